@@ -1,0 +1,212 @@
+"""The folder of one run: what stands where, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from forgefield.core.errors import DeviceError, ForgeError
+
+RESOLVED = "run.resolved.yaml"
+RECORD = "run.json"
+_SIGNS_OF_A_RUN = (RESOLVED, RECORD, "history.jsonl", "checkpoints", "statistics.json", "split.json", "artifacts")
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
+         errno.EFBIG: "the file would exceed the allowed size"}  # fmt: skip
+
+
+class RunFolder:
+    """Names every file of a run and guards it against being overwritten.
+
+    Use `RunFolder.create` for a new run and `RunFolder.open` for one that is there.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.resolved = self.root / RESOLVED
+        self.record = self.root / RECORD
+        self.statistics = self.root / "statistics.json"
+        self.split = self.root / "split.json"
+        self.history = self.root / "history.jsonl"
+        self.history_csv = self.root / "history.csv"
+        self.tensorboard = self.root / "tensorboard"
+        self.checkpoints = self.root / "checkpoints"
+        self.best = self.checkpoints / "best"
+        self.last = self.checkpoints / "last"
+        self.artifacts = self.root / "artifacts"
+        self.report = self.root / "report.html"
+
+    def evaluation(self, name: str) -> Path:
+        """Return the folder of one evaluated data set."""
+        return self.root / "evaluation" / name
+
+    def evaluations(self) -> list[Path]:
+        """Return the folders of all evaluated data sets that hold metrics."""
+        return sorted(path.parent for path in self.root.glob("evaluation/*/metrics.json"))
+
+    @property
+    def holds_a_run(self) -> bool:
+        """Say whether a run has been written here."""
+        return any((self.root / name).exists() for name in _SIGNS_OF_A_RUN)
+
+    @classmethod
+    def create(cls, root: str | Path) -> RunFolder:
+        """Make the folder of a new run.
+
+        Other files in it (data, notes) are left alone.
+
+        Raises:
+            ForgeError: a run, or a plain file, is already there.
+        """
+        folder = cls(root)
+        if folder.root.exists() and not folder.root.is_dir():
+            raise ForgeError("run_dir is a file, not a folder", str(root), "choose another run_dir")
+        if folder.holds_a_run:
+            found = next(name for name in _SIGNS_OF_A_RUN if (folder.root / name).exists())
+            raise ForgeError(
+                f"run_dir already holds a run (it has {found})",
+                str(root),
+                "choose another run_dir, or continue that run with `forgefield resume --run-dir ...`",
+            )
+        with disk_errors(root):
+            folder.root.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @classmethod
+    def open(cls, root: str | Path) -> RunFolder:
+        """Take the folder of a run that is there.
+
+        Raises:
+            ForgeError: there is none.
+        """
+        folder = cls(root)
+        if not folder.resolved.is_file():
+            state = "holds no run" if folder.root.is_dir() else "does not exist"
+            raise ForgeError(f"run_dir {state}: no {RESOLVED}", str(root), "give the run_dir of a finished or stopped run")
+        return folder
+
+    @classmethod
+    @contextlib.contextmanager
+    def claim(cls, root: str | Path) -> Iterator[RunFolder]:
+        """Create a run folder, and take it away again if nothing worth keeping came of it.
+
+        A run that fails before its first checkpoint leaves no trace, so that the same command can be repeated.
+        """
+        existed = Path(root).is_dir()
+        folder = cls.create(root)
+        kept = set(folder.root.iterdir())
+        try:
+            yield folder
+        except BaseException:
+            if not any(folder.checkpoints.glob("*/*")):
+                _discard(folder.root, kept, existed)
+            raise
+
+
+def _discard(root: Path, kept: set[Path], existed: bool) -> None:
+    """Remove what stands in `root` beside `kept`, and `root` itself if it was made for this run."""
+    for path in set(root.iterdir()) - kept:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if not existed and not any(root.iterdir()):
+        root.rmdir()
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> Path:
+    """Write a file whole or not at all: beside it first, then renamed into place.
+
+    Raises:
+        ForgeError: the disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(beside, 0o666 & ~_umask())
+            os.replace(beside, path)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
+    return path
+
+
+def write_json(path: str | Path, content: Any) -> Path:
+    """Write JSON atomically. Numbers that are not finite become null, since JSON has no word for them."""
+    return write_atomic(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        ForgeError: it is missing or damaged.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ForgeError("no such file", str(path), "give the folder of a complete run") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ForgeError(f"not readable as JSON: {error}", str(path), "restore the file or repeat the run") from None
+
+
+@contextlib.contextmanager
+def disk_errors(where: str | Path) -> Iterator[None]:
+    """Turn what the file system refuses (full, read-only, forbidden) into one plain ForgeError."""
+    try:
+        yield
+    except ForgeError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _FULL or "No space left on device" in str(error):
+            what = _FULL.get(number or errno.ENOSPC, _FULL[errno.ENOSPC])
+            raise DeviceError(f"{what}; nothing was written", str(where), _room_hint(Path(where))) from error
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise DeviceError(f"not allowed to write: {error}", str(where), "choose a folder you may write to") from error
+        if number in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            raise ForgeError(f"cannot write here: {error}", str(where), "choose another path") from error
+        raise
+
+
+def _room_hint(path: Path) -> str:
+    """Return the advice for a full disk, with the free space where it can be read."""
+    place = next((p for p in (path, *path.parents) if p.is_dir()), Path("."))
+    free = shutil.disk_usage(place).free / 2**20
+    return f"free some space ({free:.0f} MiB are left there) or choose a run_dir on another disk"
+
+
+def _umask() -> int:
+    """Return the process's umask; reading it means setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` as JSON can hold it: numpy numbers plain, NaN and infinity as None."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _finite(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""The nouns every room talks about. No torch here."""

@@ -1,0 +1,66 @@
+"""Plug-ins by file name: a folder is its own registry."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from forgefield.core.errors import ConfigError
+from forgefield.core.settings import Settings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a plug-in file offers.
+
+    Args:
+        settings: the class that validates its block of the configuration.
+        build: the class or function that makes it.
+        summary: one line for listings.
+    """
+
+    settings: type[Settings]
+    build: Callable[..., Any]
+    summary: str = ""
+
+
+class Catalog:
+    """The plug-ins of one package: its modules, and entry points of a group of the same name.
+
+    Names are listed without importing; only the one asked for is imported.
+    """
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    @property
+    def kind(self) -> str:
+        """The folder's name, for messages."""
+        return self.package.rsplit(".", 1)[-1]
+
+    def names(self) -> list[str]:
+        """Return the sorted names of all plug-ins."""
+        folder = importlib.import_module(self.package).__path__
+        inside = {m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_")}
+        return sorted(inside | {e.name for e in entry_points(group=self.package)})
+
+    def entry(self, name: str) -> Entry:
+        """Return the entry called `name`.
+
+        Raises:
+            ConfigError: there is none; the nearest name is given.
+        """
+        names = self.names()
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}? There are: " if near else "there are: "
+            raise ConfigError(f"no {name!r} in {self.kind}", fix=hint + ", ".join(names))
+        for point in entry_points(group=self.package):
+            if point.name == name:
+                return point.load()
+        return importlib.import_module(f"{self.package}.{name}").ENTRY

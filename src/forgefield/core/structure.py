@@ -1,0 +1,100 @@
+"""A set of atoms with what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from forgefield.core.elements import MAX_NUMBER
+from forgefield.core.errors import DataError
+from forgefield.core.quantities import QUANTITIES
+
+MIN_VOLUME = 1e-6  # Å^3
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Atoms, cell and labels in internal units (eV, Å). Checked when made.
+
+    Args:
+        numbers: atomic numbers, (N,).
+        positions: (N, 3), Å.
+        cell: rows are lattice vectors, (3, 3), Å; zeros for a molecule.
+        pbc: periodic along each lattice vector, (3,).
+        labels: reference values by quantity name; a missing name means "not labelled".
+        config_type: free group name, used in reports.
+        head: name of the model head the labels belong to; None = the only or first one.
+        weight: weight of this structure in the loss.
+        fixed: atoms held fixed by a constraint, (N,), or None.
+        tags: integer tags (0 sub-surface, 1 surface, 2 adsorbate), (N,), or None.
+        origin: where it was read, for messages.
+        info: further scalars and texts.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray = field(default_factory=lambda: np.zeros((3, 3)))
+    pbc: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=bool))
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    config_type: str = "default"
+    head: str | None = None
+    weight: float = 1.0
+    fixed: np.ndarray | None = None
+    tags: np.ndarray | None = None
+    origin: str = "structure"
+    info: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        put("numbers", np.ascontiguousarray(self.numbers, dtype=np.int64))
+        put("positions", np.ascontiguousarray(self.positions, dtype=np.float64).reshape(-1, 3))
+        put("cell", np.ascontiguousarray(self.cell, dtype=np.float64).reshape(3, 3))
+        put("pbc", np.ascontiguousarray(np.broadcast_to(self.pbc, 3), dtype=bool))
+        put("labels", {k: np.asarray(v, dtype=np.float64) for k, v in self.labels.items()})
+        self._check_atoms()
+        self._check_labels()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def volume(self) -> float:
+        """Volume of the cell, Å^3; 0 for a molecule without one."""
+        return float(abs(np.linalg.det(self.cell)))
+
+    def _check_atoms(self) -> None:
+        n = len(self.numbers)
+        if n == 0:
+            raise DataError("holds no atoms", self.origin, "remove this frame")
+        if len(self.positions) != n:
+            raise DataError(f"{n} atomic numbers but {len(self.positions)} positions", self.origin, "repair the frame")
+        if self.numbers.min() < 1 or self.numbers.max() > MAX_NUMBER:
+            raise DataError("atomic numbers must lie in 1..118", self.origin, "repair the element column")
+        for name in ("positions", "cell"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise DataError(f"{name} hold NaN or infinity", self.origin, "remove or repair this frame")
+        periodic = self.cell[self.pbc]
+        gram = periodic @ periodic.T
+        if len(periodic) and np.linalg.det(gram) <= MIN_VOLUME:
+            raise DataError(
+                "is periodic but its cell has zero volume", self.origin, "give the Lattice, or set pbc to F F F"
+            )
+        for name in ("fixed", "tags"):
+            value = getattr(self, name)
+            if value is not None and np.shape(value) != (n,):
+                raise DataError(f"{name} has shape {np.shape(value)}, expected ({n},)", self.origin)
+        if not np.isfinite(self.weight) or self.weight < 0:
+            raise DataError(f"weight {self.weight} must be finite and not negative", self.origin)
+
+    def _check_labels(self) -> None:
+        for name, value in self.labels.items():
+            if name not in QUANTITIES:
+                raise DataError(f"unknown label {name!r}", self.origin, "known: " + ", ".join(QUANTITIES))
+            quantity = QUANTITIES[name]
+            shape = quantity.shape if quantity.per == "structure" else (len(self), *quantity.shape)
+            if value.shape != shape:
+                raise DataError(f"{name} has shape {value.shape}, expected {shape}", self.origin)
+            if not np.isfinite(value).all():
+                raise DataError(f"{name} holds NaN or infinity", self.origin, "remove this frame or its label")

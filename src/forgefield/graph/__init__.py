@@ -1,0 +1,1 @@
+"""Atoms as tensors: neighbours, pairs and sums."""

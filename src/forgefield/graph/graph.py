@@ -1,0 +1,55 @@
+"""The graph of a batch of structures: plain tensors only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Graph(NamedTuple):
+    """Atoms sorted by atomic number over the whole batch, pairs, and the neighbour table by receiver.
+
+    An undirected pair appears once; its vector is `x[second] + shift - x[first]`. Each pair fills two slots of
+    the table: one at its second atom (sign +1, the sender is its first) and one at its first (sign -1).
+    Empty slots have sign 0, pair 0, sender 0, and are their own reverse.
+    """
+
+    positions: Tensor  # (N, 3), Å
+    numbers: Tensor  # (N,), ascending
+    structure: Tensor  # (N,), index of the structure
+    order: Tensor  # (N,), sorted row -> original row
+    inverse: Tensor  # (N,), original row -> sorted row
+    cell: Tensor  # (S, 3, 3), Å
+    pbc: Tensor  # (S, 3), bool
+    head: Tensor  # (S,), index of the head
+    pair_first: Tensor  # (P,)
+    pair_second: Tensor  # (P,)
+    pair_shift: Tensor  # (P, 3), Å
+    table_sender: Tensor  # (N, K)
+    table_pair: Tensor  # (N, K)
+    table_sign: Tensor  # (N, K), float
+    reverse: Tensor  # (N * K,), slot of the opposite edge
+    slot_forward: Tensor  # (P,), slot at the second atom
+    slot_backward: Tensor  # (P,), slot at the first atom
+
+    @property
+    def n_atoms(self) -> int:
+        """Atoms in the batch."""
+        return self.positions.shape[0]
+
+    @property
+    def n_structures(self) -> int:
+        """Structures in the batch."""
+        return self.cell.shape[0]
+
+    def pair_vectors(self) -> Tensor:
+        """Vector of each pair, first to second, (P, 3), Å."""
+        second = self.positions.index_select(0, self.pair_second)
+        return second - self.positions.index_select(0, self.pair_first) + self.pair_shift
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Graph:
+        """Copy to a device; `dtype` applies to the floating tensors."""
+        move = lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None)  # noqa: E731
+        return Graph(*(move(t) for t in self))

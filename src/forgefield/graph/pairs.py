@@ -1,0 +1,59 @@
+"""Neighbour pairs of one structure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from vesin import NeighborList
+
+from forgefield.core.structure import Structure
+
+
+class Pairs(NamedTuple):
+    """Undirected pairs within a cutoff, each once."""
+
+    first: np.ndarray  # (P,), int32
+    second: np.ndarray  # (P,), int32
+    shift: np.ndarray  # (P, 3), int32: lattice translations of the second atom
+
+
+def find_pairs(structure: Structure, cutoff: float) -> Pairs:
+    """Return all pairs closer than `cutoff` (Å), periodic images included, each once.
+
+    Lattice vectors along which the structure is not periodic are replaced by vectors across it, so that a slab
+    with an empty third vector works.
+    """
+    search = NeighborList(cutoff=float(cutoff), full_list=False)
+    first, second, shift = search.compute(
+        points=structure.positions,
+        box=_closed_cell(structure),
+        periodic=structure.pbc.tolist(),
+        quantities="ijS",
+        copy=True,
+    )
+    return Pairs(first.astype(np.int32), second.astype(np.int32), shift.astype(np.int32))
+
+
+def _closed_cell(structure: Structure) -> np.ndarray:
+    """Cell whose non-periodic rows are unit vectors orthogonal to the others (never zero)."""
+    cell = structure.cell.copy()
+    if structure.pbc.all():
+        return cell
+    basis = [cell[k] for k in range(3) if structure.pbc[k]]
+    for k in range(3):
+        if structure.pbc[k]:
+            continue
+        for trial in np.eye(3):
+            rest = trial - sum((trial @ q) * q for q in _orthonormal(basis))
+            if np.linalg.norm(rest) > 0.5:
+                cell[k] = rest / np.linalg.norm(rest)
+                break
+        basis.append(cell[k])
+    return cell
+
+
+def _orthonormal(vectors: list[np.ndarray]) -> list[np.ndarray]:
+    if not vectors:
+        return []
+    return list(np.linalg.qr(np.array(vectors).T)[0].T)
