@@ -1,0 +1,1 @@
+"""Foreign engines, each behind its own file."""

@@ -1,0 +1,1 @@
+"""Graph -> outputs: architectures, physics terms and the potential that sums them."""

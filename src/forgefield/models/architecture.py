@@ -1,0 +1,51 @@
+"""What the potential asks of an architecture and of a physics term."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from forgefield.graph.graph import Graph
+from forgefield.graph.needs import Needs
+
+
+class AtomTerm(NamedTuple):
+    """Atom energies and the gradient of their sum.
+
+    `vector_gradients` is dE/dd for each pair vector d = x[second] + shift - x[first]; the potential turns it into
+    forces and stress. Both are plain tensor operations: training needs one ordinary backward.
+    """
+
+    energies: Tensor  # (N,), eV
+    vector_gradients: Tensor  # (P, 3), eV/Å
+
+
+@dataclass(frozen=True)
+class ArchitectureContext:
+    """What a model is built for, as plain numbers.
+
+    Args:
+        elements: atomic numbers, ascending.
+        heads: names.
+        avg_num_neighbors: mean number of neighbours within the cutoff on the training set.
+    """
+
+    elements: tuple[int, ...]
+    heads: tuple[str, ...]
+    avg_num_neighbors: float
+
+
+class Architecture(nn.Module):
+    """Base of all architectures: `needs` and `forward(graph, vectors, species, counts) -> AtomTerm`."""
+
+    needs: Needs
+
+    def head_parameters(self) -> list[str]:
+        """Names of the parameters that `freeze: head_only` leaves trainable."""
+        raise NotImplementedError
+
+
+class PhysicsTerm(nn.Module):
+    """Base of the physics terms: `forward(graph, vectors) -> AtomTerm`."""

@@ -1,0 +1,192 @@
+"""One message passing layer of MACE: interaction, symmetric contraction, self-connection."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from forgefield.graph.gather import (
+    filled_slots,
+    pairs_to_slots,
+    senders_to_slots,
+    slots_to_pairs,
+    slots_to_senders,
+)
+from forgefield.graph.graph import Graph
+from forgefield.models.architectures.mace.settings import MaceSettings
+from forgefield.models.blocks.contraction import Contraction
+from forgefield.models.blocks.edge_product import EdgeProduct, split_degrees
+from forgefield.models.blocks.grouped import linear_by_element
+from forgefield.models.blocks.network import Network
+
+
+class Surroundings(NamedTuple):
+    """What all layers share about a batch."""
+
+    graph: Graph
+    counts: Tensor  # (Z,), atoms per element, CPU
+    species: Tensor  # (N,)
+    basis: Tensor  # (P, B)
+    harmonics: list[Tensor]  # per degree (N, K, 2l+1), signed by direction, zero in padding
+
+
+class Saved(NamedTuple):
+    """What the adjoint of a layer needs."""
+
+    edge: tuple[Tensor, ...]
+    radial: tuple[list[Tensor], list[Tensor]]
+    slopes: list[Tensor]
+    density: tuple[Tensor, ...]
+
+
+def normal(*shape: int) -> nn.Parameter:
+    """A unit normal weight; it is scaled when used."""
+    return nn.Parameter(torch.randn(*shape))
+
+
+class Layer(nn.Module):
+    """Interaction and product basis.
+
+    Args:
+        settings: the model's.
+        index: number of the layer, 0 first.
+        n_elements: Z.
+        avg_num_neighbors: normalisation of the sums (not used by the density kinds).
+
+    Source:
+        Batatia et al., MACE (2022), equations 8 to 11.
+    """
+
+    def __init__(self, settings: MaceSettings, index: int, n_elements: int, avg_num_neighbors: float) -> None:
+        super().__init__()
+        c, self.kind = settings.channels, settings.interaction if index else settings.interaction_first
+        self.first, self.channels, self.n_elements = index == 0, c, n_elements
+        self.features_in = settings.hidden_degrees if index else [0]
+        last = index == settings.num_interactions - 1
+        self.features_out = [0] if last else settings.hidden_degrees
+        self.register_buffer("neighbors", torch.tensor(avg_num_neighbors, dtype=torch.float64), persistent=False)
+        self.edge = EdgeProduct(self.features_in, settings.max_ell)
+        basis = settings.num_radial_basis
+        self.radial = Network([basis, *settings.radial_mlp, c * len(self.edge.paths)])
+        self.up = normal(len(self.features_in), c, c)
+        degrees = range(settings.max_ell + 1)
+        self.linear = nn.ParameterList([normal(self.edge.n_paths(l) * c, c) for l in degrees])
+        self.has_residual = self.kind.endswith("residual")
+        skipped = [l for l in self.features_out if l in self.features_in] if self.has_residual else list(degrees)
+        self.skip_degrees = skipped
+        self.skip = normal(len(skipped), n_elements, c, c)
+        self.density = Network([basis, 1]) if self.kind.startswith("density") else None
+        n_sets = 1 if settings.use_agnostic_product else n_elements
+        order = settings.correlations[index]
+        self.product = Contraction(
+            settings.max_ell, self.features_out, order, c, n_sets, reduced=settings.use_reduced_cg
+        )
+        self.mix = normal(len(self.features_out), c, c)
+
+    # -- linear maps by degree -------------------------------------------------------------------------------
+
+    def _by_degree(self, x: Tensor, degrees: list[int], weights: Tensor, transpose: bool = False) -> Tensor:
+        """Multiply each degree's rows (N, 2l+1, C) by its matrix, scaled by 1/sqrt(C)."""
+        weights = weights * (1.0 / math.sqrt(self.channels))
+        weights = weights.transpose(1, 2) if transpose else weights
+        parts = split_degrees(x, degrees)
+        if len(parts) == 1:
+            return parts[0] @ weights[0]
+        return torch.cat([part @ w for part, w in zip(parts, weights.unbind(0), strict=True)], 1)
+
+    def _skip(self, x: Tensor, given: list[int], wanted: list[int], counts: Tensor, transpose: bool = False) -> Tensor:
+        """Element-dependent map of the degrees it knows; zeros for the other wanted degrees."""
+        weights = self.skip * (1.0 / math.sqrt(self.channels * self.n_elements))
+        weights = weights.transpose(2, 3) if transpose else weights
+        parts = dict(zip(given, split_degrees(x, given), strict=True))
+        out = []
+        for degree in wanted:
+            if degree in self.skip_degrees:
+                w = weights[self.skip_degrees.index(degree)]
+                out.append(linear_by_element(parts[degree], w, counts))
+            else:
+                out.append(x.new_zeros((x.shape[0], 2 * degree + 1, self.channels)))
+        return torch.cat(out, 1) if len(out) > 1 else out[0]
+
+    # -- forward ---------------------------------------------------------------------------------------------
+
+    def forward(self, features: Tensor, near: Surroundings) -> tuple[Tensor, Saved]:
+        """New features of each atom.
+
+        Args:
+            features: (N, sum of 2l+1, C).
+            near: the batch.
+
+        Returns:
+            features: (N, sum of 2l+1 of the output, C).
+            saved: for `adjoint`.
+        """
+        up = self._by_degree(features, self.features_in, self.up)
+        radial, saved_radial = self.radial(near.basis)
+        weights = pairs_to_slots(radial, near.graph).unflatten(1, (len(self.edge.paths), self.channels))
+        messages, saved_edge = self.edge(weights, senders_to_slots(up, near.graph), near.harmonics)
+        summed = self._mix_messages(messages)
+        norm, saved_density = self._norm(near, summed)
+        summed = summed * norm
+        if not self.has_residual:
+            summed = self._skip(summed, self.skip_degrees, self.skip_degrees, near.counts)
+        values, slopes = self.product(summed, near.counts)
+        out = self._by_degree(values, self.features_out, self.mix)
+        if self.has_residual:
+            out = out + self._skip(features, self.features_in, self.features_out, near.counts)
+        return out, Saved(saved_edge, saved_radial, slopes, saved_density)
+
+    def _mix_messages(self, messages: list[Tensor]) -> Tensor:
+        parts = [m.flatten(2) @ (w * (1.0 / math.sqrt(w.shape[0]))) for m, w in zip(messages, self.linear, strict=True)]
+        return torch.cat(parts, 1)
+
+    def _norm(self, near: Surroundings, summed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One over the number of neighbours: (), or learned per atom (N, 1, 1)."""
+        if self.density is None:
+            return 1.0 / self.neighbors.to(summed.dtype), ()
+        raw, saved = self.density(near.basis)
+        count = torch.tanh(raw * raw)
+        slots = pairs_to_slots(count, near.graph) * filled_slots(near.graph, 2)
+        norm = 1.0 / (slots.unflatten(0, near.graph.table_sign.shape).sum(1).unsqueeze(2) + 1.0)
+        return norm, (raw, count, norm, summed, *saved[0])
+
+    # -- adjoint ---------------------------------------------------------------------------------------------
+
+    def adjoint(self, g: Tensor, saved: Saved, near: Surroundings) -> tuple[Tensor | None, Tensor, list[Tensor]]:
+        """Gradients by the input features (None in the first layer), the basis (P, B) and the harmonics."""
+        g_values = self._by_degree(g, self.features_out, self.mix, transpose=True)
+        g_sum = self.product.adjoint(g_values, saved.slopes)
+        if not self.has_residual:
+            g_sum = self._skip(g_sum, self.skip_degrees, self.skip_degrees, near.counts, transpose=True)
+        g_sum, g_basis = self._norm_adjoint(g_sum, saved.density, near)
+        parts = split_degrees(g_sum, list(range(len(self.linear))))
+        g_messages = [
+            (p @ (w * (1.0 / math.sqrt(w.shape[0]))).T).unflatten(2, (-1, self.channels))
+            for p, w in zip(parts, self.linear, strict=True)
+        ]
+        g_weight, g_sender, g_harmonics = self.edge.adjoint(g_messages, saved.edge, near.harmonics, not self.first)
+        g_radial = self.radial.adjoint(slots_to_pairs(g_weight.flatten(1), near.graph), saved.radial)
+        g_basis = g_radial if g_basis is None else g_radial + g_basis
+        if g_sender is None:
+            return None, g_basis, g_harmonics
+        g_up = slots_to_senders(g_sender, near.graph)
+        g_features = self._by_degree(g_up, self.features_in, self.up, transpose=True)
+        if self.has_residual:
+            g_features = g_features + self._skip(g, self.features_out, self.features_in, near.counts, transpose=True)
+        return g_features, g_basis, g_harmonics
+
+    def _norm_adjoint(
+        self, g: Tensor, saved: tuple[Tensor, ...], near: Surroundings
+    ) -> tuple[Tensor, Tensor | None]:
+        if self.density is None:
+            return g * (1.0 / self.neighbors.to(g.dtype)), None
+        raw, count, norm, summed, *weights = saved
+        g_count = -(g * summed).sum((1, 2), keepdim=True) * norm * norm
+        slots = g_count.squeeze(2).expand(near.graph.table_sign.shape).reshape(-1, 1)
+        g_pair = slots_to_pairs(slots * filled_slots(near.graph, 2), near.graph)
+        g_raw = g_pair * (1.0 - count * count) * 2.0 * raw
+        assert self.density is not None
+        return g * norm, self.density.adjoint(g_raw, (list(weights), []))

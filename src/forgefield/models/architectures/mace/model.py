@@ -1,0 +1,118 @@
+"""MACE: energies of atoms and their gradient by the pair vectors, both as plain tensor operations."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from forgefield.graph.gather import pairs_to_slots, slots_to_pairs
+from forgefield.graph.graph import Graph
+from forgefield.graph.needs import Needs
+from forgefield.models.architecture import Architecture, ArchitectureContext, AtomTerm
+from forgefield.models.architectures.mace.layer import Layer, Surroundings
+from forgefield.models.architectures.mace.readout import GatedReadout, LinearReadout
+from forgefield.models.architectures.mace.settings import MaceSettings
+from forgefield.models.blocks.harmonics import SphericalHarmonics
+from forgefield.models.blocks.radial import RadialBasis
+
+
+class Mace(Architecture):
+    """Higher-order equivariant message passing.
+
+    Args:
+        settings: the shape of the model.
+        context: elements, heads and statistics of the training set.
+
+    Source:
+        Batatia et al., MACE (2022), arXiv 2206.07697.
+    """
+
+    def __init__(self, settings: MaceSettings, context: ArchitectureContext) -> None:
+        super().__init__()
+        self.settings, self.needs = settings, Needs(cutoff=settings.r_max)
+        n_elements, n_heads, c = len(context.elements), len(context.heads), settings.channels
+        self.embedding = nn.Parameter(torch.randn(n_elements, c))
+        self.radial = RadialBasis(
+            settings.radial_type,
+            settings.r_max,
+            settings.num_radial_basis,
+            settings.num_polynomial_cutoff,
+            settings.distance_transform,
+        )
+        self.harmonics = SphericalHarmonics(settings.max_ell)
+        self.layers = nn.ModuleList(
+            Layer(settings, k, n_elements, context.avg_num_neighbors) for k in range(settings.num_interactions)
+        )
+        self.readouts = nn.ModuleList()
+        for k in range(settings.num_interactions):
+            last = k == settings.num_interactions - 1
+            if last and k:
+                self.readouts.append(GatedReadout(c, n_heads, settings.mlp_width))
+            elif last or not settings.use_last_readout_only:
+                self.readouts.append(LinearReadout(c, n_heads))
+        degree = torch.cat([torch.full((2 * l + 1,), l) for l in range(settings.max_ell + 1)])
+        self.register_buffer("odd", (degree % 2).to(torch.float64), persistent=False)
+
+    def head_parameters(self) -> list[str]:
+        """Names of the parameters that belong to the readouts."""
+        return [name for name, _ in self.named_parameters() if name.startswith("readouts.")]
+
+    def forward(self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor) -> AtomTerm:
+        """Energy of each atom and gradient of their sum by each pair vector.
+
+        Args:
+            graph: the batch.
+            vectors: pair vectors, (P, 3), Å.
+            species: index of each atom's element, (N,).
+            counts: atoms of each element, (Z,), on the CPU.
+
+        Returns:
+            Atom energies (N,), eV, and gradients (P, 3), eV/Å.
+        """
+        r = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        unit = vectors / r
+        numbers = graph.numbers
+        z_first, z_second = numbers.index_select(0, graph.pair_first), numbers.index_select(0, graph.pair_second)
+        basis, d_basis = self.radial(r, z_first, z_second)
+        values, jacobian = self.harmonics(unit)
+        direction = graph.table_sign.reshape(-1, 1)
+        signs = torch.abs(direction) * (1.0 - self.odd) + direction * self.odd
+        slots = (pairs_to_slots(values, graph) * signs).unflatten(0, graph.table_sign.shape)
+        sizes = [2 * l + 1 for l in range(self.settings.max_ell + 1)]
+        near = Surroundings(graph, counts, species, basis, list(slots.split(sizes, 2)))
+        energy, g_basis, g_harmonics = self._run(near)
+        g_slots = torch.cat(g_harmonics, 2).flatten(0, 1) * signs
+        g_unit = torch.matmul(slots_to_pairs(g_slots, graph).unsqueeze(1), jacobian).squeeze(1)
+        g_tangent = (g_unit - unit * (g_unit * unit).sum(1, keepdim=True)) / r
+        return AtomTerm(energy, g_tangent + unit * (g_basis * d_basis).sum(1, keepdim=True))
+
+    def _run(self, near: Surroundings) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Layers and readouts forward, then their adjoints backward."""
+        head = near.graph.head.index_select(0, near.graph.structure)
+        embedding = self.embedding * (1.0 / math.sqrt(self.embedding.shape[0]))
+        features = embedding.index_select(0, near.species).unsqueeze(1)
+        all_saved, g_scalars = [], []
+        energy = features.new_zeros(features.shape[0])
+        skipped = len(self.layers) - len(self.readouts)
+        for k, layer in enumerate(self.layers):
+            features, saved = layer(features, near)
+            all_saved.append(saved)
+            if k >= skipped:
+                part, slope = self.readouts[k - skipped](features[:, 0], head)
+                energy = energy + part
+                g_scalars.append(slope)
+            else:
+                g_scalars.append(torch.zeros_like(features[:, 0]))
+        g_features: Tensor | None = None
+        g_basis, g_harmonics = torch.zeros_like(near.basis), [torch.zeros_like(y) for y in near.harmonics]
+        for k in reversed(range(len(self.layers))):
+            layer = self.layers[k]
+            rows = sum(2 * l + 1 for l in layer.features_out) - 1
+            g = nn.functional.pad(g_scalars[k].unsqueeze(1), (0, 0, 0, rows))
+            g = g if g_features is None else g + g_features
+            g_features, part, parts = layer.adjoint(g, all_saved[k], near)
+            g_basis = g_basis + part
+            g_harmonics = [a + b for a, b in zip(g_harmonics, parts, strict=True)]
+        return energy, g_basis, g_harmonics

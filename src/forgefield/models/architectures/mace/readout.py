@@ -1,0 +1,55 @@
+"""Energies from the scalar features, one output per head."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from forgefield.models.blocks.network import scaled_silu
+
+
+class LinearReadout(nn.Module):
+    """Energy = scalars times one vector per head.
+
+    Args:
+        channels: C.
+        n_heads: H.
+    """
+
+    def __init__(self, channels: int, n_heads: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, n_heads))
+        self.scale = 1.0 / math.sqrt(channels)
+
+    def forward(self, scalars: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy (N,) of scalars (N, C) for heads (N,), and its gradient (N, C)."""
+        chosen = (self.weight * self.scale).T.index_select(0, head)
+        return (scalars * chosen).sum(1), chosen
+
+
+class GatedReadout(nn.Module):
+    """Linear, silu, linear; each head has its own hidden block.
+
+    Args:
+        channels: C.
+        n_heads: H.
+        width: hidden features per head.
+    """
+
+    def __init__(self, channels: int, n_heads: int, width: int) -> None:
+        super().__init__()
+        self.width, self.n_heads = width, n_heads
+        self.hidden = nn.Parameter(torch.randn(channels, n_heads * width))
+        self.weight = nn.Parameter(torch.randn(n_heads * width, n_heads))
+
+    def forward(self, scalars: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy (N,) of scalars (N, C) for heads (N,), and its gradient (N, C)."""
+        hidden = self.hidden * (1.0 / math.sqrt(self.hidden.shape[0]))
+        value, slope = scaled_silu(scalars @ hidden)
+        weight = (self.weight * (1.0 / math.sqrt(self.weight.shape[0]))).T.index_select(0, head)
+        if self.n_heads > 1:
+            owner = torch.arange(self.n_heads, device=head.device).repeat_interleave(self.width)
+            weight = weight * (owner.unsqueeze(0) == head.unsqueeze(1)).to(weight.dtype)
+        return (value * weight).sum(1), (slope * weight) @ hidden.T

@@ -1,0 +1,1 @@
+"""Mathematics shared by architectures; each block that depends on positions has a written adjoint."""

@@ -1,0 +1,85 @@
+"""Matrix products with one matrix per element, on atoms sorted by element.
+
+Each function takes `counts`, atoms per element on the CPU, and loops over the elements that are there. Under
+`torch.jit.trace` the scripted twins run, so that an exported file keeps the loop.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+def _linear(x: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
+    out: list[Tensor] = []
+    start = 0
+    sizes: list[int] = counts.tolist()
+    for z in range(len(sizes)):
+        n = sizes[z]
+        if n > 0:
+            out.append(torch.matmul(x.narrow(0, start, n), weights[z]))
+        start += n
+    return torch.cat(out, 0)
+
+
+def _contract(weights: Tensor, tables: list[Tensor], monomials: Tensor, counts: Tensor) -> Tensor:
+    out: list[Tensor] = []
+    start = 0
+    n_elements = weights.shape[0]
+    sizes: list[int] = counts.tolist()
+    columns = monomials.transpose(0, 1)
+    for z in range(len(sizes)):
+        n = sizes[z]
+        if n > 0:
+            w = weights[z if n_elements > 1 else 0]
+            rows: list[Tensor] = []
+            start_path = 0
+            for table in tables:
+                part = w.narrow(0, start_path, table.shape[0]).t()
+                rows.append(torch.matmul(part, table.flatten(1)).unflatten(1, [table.shape[1], table.shape[2]]))
+                start_path += table.shape[0]
+            out.append(torch.bmm(torch.cat(rows, 1), columns.narrow(2, start, n)))
+        start += n
+    return torch.cat(out, 2)
+
+
+@lru_cache(maxsize=None)
+def _scripted(name: str) -> torch.jit.ScriptFunction:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script({"linear": _linear, "contract": _contract}[name])
+
+
+def linear_by_element(x: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
+    """Multiply each atom's rows by its element's matrix.
+
+    Args:
+        x: (N, ..., C).
+        weights: (Z, C, D).
+        counts: atoms of each element, (Z,), on the CPU; atoms are sorted by element.
+
+    Returns:
+        (N, ..., D).
+    """
+    function = _scripted("linear") if torch.jit.is_tracing() else _linear
+    return function(x, weights, counts)
+
+
+def contract_by_element(weights: Tensor, tables: list[Tensor], monomials: Tensor, counts: Tensor) -> Tensor:
+    """Contract monomials with tables that are first weighted by element and channel.
+
+    Args:
+        weights: of the paths, (Z, K, C), or (1, K, C) for all elements alike.
+        tables: blocks (k, rows, Q) whose k add up to K.
+        monomials: (Q, C, N).
+        counts: atoms of each element, (Z,), on the CPU.
+
+    Returns:
+        (C, all rows, N).
+    """
+    function = _scripted("contract") if torch.jit.is_tracing() else _contract
+    return function(weights, tables, monomials, counts)

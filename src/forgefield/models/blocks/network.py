@@ -1,0 +1,50 @@
+"""Small fully connected networks with a written adjoint."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+SILU_GAIN = 1.6791767923989418
+"""Factor that gives silu of a standard normal variable a second moment of 1 (e3nn's value)."""
+
+
+def scaled_silu(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return silu of unit second moment and its derivative, each shaped as `x`."""
+    s = torch.sigmoid(x)
+    v = x * s
+    return v * SILU_GAIN, (s + v * (1.0 - s)) * SILU_GAIN
+
+
+class Network(nn.Module):
+    """Layers without bias, silu between them; weights are unit normal and scaled by 1/sqrt(fan in) when used.
+
+    Args:
+        sizes: widths from input to output.
+    """
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        self.weights = nn.ParameterList([nn.Parameter(torch.randn(i, o)) for i, o in pairs])
+
+    def _scaled(self) -> list[Tensor]:
+        return [w * (1.0 / math.sqrt(w.shape[0])) for w in self.weights]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]]]:
+        """Evaluate on rows (R, in); returns the output and what `adjoint` needs."""
+        weights, slopes = self._scaled(), []
+        for w in weights[:-1]:
+            x, slope = scaled_silu(x @ w)
+            slopes.append(slope)
+        return x @ weights[-1], (weights, slopes)
+
+    def adjoint(self, g: Tensor, saved: tuple[list[Tensor], list[Tensor]]) -> Tensor:
+        """Gradient by the input from the gradient by the output."""
+        weights, slopes = saved
+        g = g @ weights[-1].T
+        for w, slope in zip(reversed(weights[:-1]), reversed(slopes), strict=True):
+            g = (g * slope) @ w.T
+        return g

@@ -1,0 +1,1 @@
+"""Physics terms that are added to a learned energy."""

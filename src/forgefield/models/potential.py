@@ -1,0 +1,203 @@
+"""The potential: architecture plus physics terms plus self-atomic energies, with forces and stress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from forgefield.core.catalog import Catalog
+from forgefield.core.elements import symbol
+from forgefield.core.errors import ModelError
+from forgefield.core.settings import Settings
+from forgefield.graph.graph import Graph
+from forgefield.graph.needs import Needs
+from forgefield.graph.segment import sum_by
+from forgefield.models.architecture import Architecture, ArchitectureContext, PhysicsTerm
+from forgefield.models.physics.zbl import Zbl, ZblSettings
+
+ARCHITECTURES = Catalog("forgefield.models.architectures")
+
+
+class Outputs(NamedTuple):
+    """Predictions in the original order of the atoms."""
+
+    energy: Tensor  # (S,), eV, float64
+    forces: Tensor  # (N, 3), eV/Å
+    stress: Tensor  # (S, 3, 3), eV/Å^3, positive = tensile; zero where the cell has no volume
+    atom_energies: Tensor  # (N,), eV, float64, self-atomic energies included
+
+
+class Potential(nn.Module):
+    """E = sum over atoms of E0(element) + shift + scale x architecture + physics terms.
+
+    Forces and stress come out as plain tensor operations from the terms' written gradients, so a training step is
+    one ordinary backward and inference needs no autograd.
+
+    Args:
+        backend: name of the architecture.
+        settings: its settings.
+        architecture: the module.
+        context: elements, heads, mean number of neighbours.
+        reference_energies: E0 by head and atomic number, eV.
+        scale: of the architecture's energies, per head.
+        shift: added to every atom's energy, per head, eV.
+        physics: terms to add.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        settings: Settings,
+        architecture: Architecture,
+        context: ArchitectureContext,
+        reference_energies: Mapping[str, Mapping[int, float]],
+        scale: Sequence[float],
+        shift: Sequence[float],
+        physics: Mapping[str, PhysicsTerm],
+    ) -> None:
+        super().__init__()
+        self.backend, self.settings, self.context = backend, settings, context
+        self.architecture = architecture
+        self.physics = nn.ModuleDict(dict(physics))
+        rows = [[_reference(reference_energies, h, z) for z in context.elements] for h in context.heads]
+        self.register_buffer("self_energies", torch.tensor(rows, dtype=torch.float64))
+        self.register_buffer("scale", torch.tensor(list(scale), dtype=torch.float64))
+        self.register_buffer("shift", torch.tensor(list(shift), dtype=torch.float64))
+        self.register_buffer("numbers", torch.tensor(context.elements), persistent=False)
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers the model knows, ascending."""
+        return list(self.context.elements)
+
+    @property
+    def heads(self) -> list[str]:
+        """Names of the heads."""
+        return list(self.context.heads)
+
+    @property
+    def needs(self) -> Needs:
+        """The graph the model is fed."""
+        return self.architecture.needs
+
+    @property
+    def cutoff(self) -> float:
+        """Cutoff radius, Å."""
+        return self.needs.cutoff
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.parameters()).dtype
+
+    def _apply(self, fn, recurse: bool = True):  # noqa: ANN001, ANN202
+        """Keep reference energies in float64 whatever the weights are cast to."""
+        kept = {k: getattr(self, k) for k in ("self_energies", "scale", "shift")}
+        super()._apply(fn, recurse)
+        for name, value in kept.items():
+            setattr(self, name, value.to(getattr(self, name).device))
+        return self
+
+    def forward(self, graph: Graph) -> Outputs:
+        """Predict energy, forces and stress of a batch."""
+        species = self._species(graph)
+        counts = torch.zeros_like(self.numbers).index_add(0, species, torch.ones_like(species)).cpu()
+        vectors = graph.pair_vectors()
+        head = graph.head.index_select(0, graph.structure)
+        term = self.architecture(graph, vectors, species, counts)
+        scale = self.scale.index_select(0, head)
+        pair_scale = scale.index_select(0, graph.pair_first).to(vectors.dtype).unsqueeze(1)
+        energies = scale * term.energies.double() + self.shift.index_select(0, head)
+        gradients = term.vector_gradients * pair_scale
+        for physics in self.physics.values():
+            term = physics(graph, vectors)
+            energies, gradients = energies + term.energies.double(), gradients + term.vector_gradients
+        energies = energies + self.self_energies[head, species]
+        n, s = graph.n_atoms, graph.n_structures
+        forces = sum_by(gradients, graph.pair_first, n) - sum_by(gradients, graph.pair_second, n)
+        return Outputs(
+            sum_by(energies, graph.structure, s),
+            forces.index_select(0, graph.inverse),
+            _stress(graph, vectors, gradients),
+            energies.index_select(0, graph.inverse),
+        )
+
+    def _species(self, graph: Graph) -> Tensor:
+        """Index of each atom's element, (N,)."""
+        species = torch.searchsorted(self.numbers, graph.numbers).clamp(max=len(self.numbers) - 1)
+        if not torch.jit.is_tracing():
+            unknown = self.numbers[species] != graph.numbers
+            if bool(unknown.any()):
+                missing = sorted({symbol(int(z)) for z in graph.numbers[unknown]})
+                known = ", ".join(symbol(z) for z in self.elements)
+                raise ModelError(f"the model does not know {', '.join(missing)}", fix=f"it was trained on: {known}")
+        return species
+
+
+def _reference(table: Mapping[str, Mapping[int, float]], head: str, number: int) -> float:
+    if head not in table or number not in table[head]:
+        raise ModelError(
+            f"no reference energy for {symbol(number)} in head {head!r}", fix="give it under data.e0, in eV"
+        )
+    return float(table[head][number])
+
+
+def _stress(graph: Graph, vectors: Tensor, gradients: Tensor) -> Tensor:
+    """Virial over volume, symmetrised, (S, 3, 3)."""
+    s = graph.n_structures
+    outer = (vectors.unsqueeze(2) * gradients.unsqueeze(1)).reshape(-1, 9)
+    virial = sum_by(outer, graph.structure.index_select(0, graph.pair_first), s).reshape(s, 3, 3)
+    volume = torch.linalg.det(graph.cell).abs().reshape(s, 1, 1)
+    safe = torch.where(volume > 0, volume, torch.ones_like(volume))
+    stress = 0.5 * (virial + virial.transpose(1, 2)) / safe
+    return torch.where(volume > 0, stress, torch.zeros_like(stress))
+
+
+def build_potential(
+    backend: str,
+    settings: Settings,
+    *,
+    elements: Sequence[int],
+    heads: Sequence[str] = ("default",),
+    reference_energies: Mapping[str, Mapping[int, float]],
+    avg_num_neighbors: float,
+    scale: Sequence[float] | float = 1.0,
+    shift: Sequence[float] | float = 0.0,
+    zbl_scale: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Potential:
+    """Make a potential with random weights.
+
+    Args:
+        backend: name of the architecture.
+        settings: its settings.
+        elements: atomic numbers it shall know.
+        heads: names of the heads.
+        reference_energies: E0 by head and atomic number, eV.
+        avg_num_neighbors: mean number of neighbours on the training set.
+        scale: of the architecture's energies, one or one per head.
+        shift: per atom, eV, one or one per head.
+        zbl_scale: factor of the ZBL term per head, if the settings ask for the term; default 1.
+        dtype: of the weights.
+        seed: of the random weights; torch's global generator is left as it was.
+
+    Raises:
+        ModelError: an element has no reference energy.
+    """
+    context = ArchitectureContext(tuple(sorted(elements)), tuple(heads), float(avg_num_neighbors))
+    per_head = lambda v: [float(v)] * len(heads) if isinstance(v, int | float) else list(v)  # noqa: E731
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        architecture = ARCHITECTURES.entry(backend).build(settings, context)
+    physics: dict[str, PhysicsTerm] = {}
+    if getattr(settings, "pair_repulsion", False):
+        zbl = ZblSettings(envelope=settings.num_polynomial_cutoff)
+        physics["zbl"] = Zbl(zbl, per_head(1.0 if zbl_scale is None else zbl_scale))
+    potential = Potential(
+        backend, settings, architecture, context, reference_energies, per_head(scale), per_head(shift), physics
+    )
+    return potential.to(dtype)
