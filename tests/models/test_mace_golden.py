@@ -1,5 +1,6 @@
 """Same weights, same numbers as mace-torch: energies, forces, stress and atom energies in float64."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def structures(case, heads):
         Structure(
             data["numbers"][a:b], data["positions"][a:b], data["cell"][k], data["pbc"][k], head=heads[data["head"][k]]
         )
-        for k, (a, b) in enumerate(zip(ptr[:-1], ptr[1:], strict=True))
+        for k, (a, b) in enumerate(itertools.pairwise(ptr))
     ]
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 
 

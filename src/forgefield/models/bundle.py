@@ -57,9 +57,7 @@ def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Po
     if version != SCHEMA:
         raise ModelError(f"manifest version {version!r} is not {SCHEMA!r}", fix="export it again with this version")
     entry = ARCHITECTURES.entry(manifest["backend"])
-    energies = {
-        head: {number(s): e for s, e in row.items()} for head, row in manifest["reference_energies"].items()
-    }
+    energies = {head: {number(s): e for s, e in row.items()} for head, row in manifest["reference_energies"].items()}
     return build_potential(
         manifest["backend"],
         entry.settings.model_validate(manifest["settings"]),

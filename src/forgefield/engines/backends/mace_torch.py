@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from forgefield.engines.interpreter import Interpreter
 
 from forgefield.core.errors import ModelError
-from forgefield.engines.interpreter import Interpreter
 from forgefield.models.architectures.mace.settings import MaceSettings, parse_irreps
 from forgefield.models.blocks.coupling import clebsch_gordan, monomials, symmetric_paths
 from forgefield.models.blocks.edge_product import Path as CouplingPath

@@ -7,7 +7,7 @@ have changed theirs between versions and weights are only meaningful together wi
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ def natural(degree: int) -> int:
     return -1 if degree % 2 else 1
 
 
-@lru_cache(maxsize=None)
+@cache
 def clebsch_gordan(l1: int, l2: int, l3: int) -> np.ndarray:
     """Return the real coupling tensor of l1 x l2 -> l3, component normalised: (2l1+1, 2l2+1, 2l3+1).
 
@@ -33,13 +33,13 @@ def clebsch_gordan(l1: int, l2: int, l3: int) -> np.ndarray:
     return tensor * np.sign(values[np.abs(values) > TINY][0])
 
 
-@lru_cache(maxsize=None)
+@cache
 def monomials(n_variables: int, degree: int) -> tuple[tuple[int, ...], ...]:
     """Return all products of `degree` of the variables as sorted index tuples."""
     return tuple(itertools.combinations_with_replacement(range(n_variables), degree))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _raise_table(n_variables: int, degree: int) -> np.ndarray:
     """Row of monomial times variable in the next degree's list: (n_monomials, n_variables)."""
     place = {m: k for k, m in enumerate(monomials(n_variables, degree + 1))}
@@ -60,7 +60,7 @@ def _couple(left: np.ndarray, l_left: int, l_right: int, l_out: int, degree: int
     return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _all_paths(max_degree: int, order: int, natural_only: bool) -> tuple[tuple[int, int, np.ndarray], ...]:
     """All sequential couplings of `order` features of degrees 0..max_degree, as (l, parity, polynomials)."""
     n = (max_degree + 1) ** 2
@@ -78,7 +78,7 @@ def _all_paths(max_degree: int, order: int, natural_only: bool) -> tuple[tuple[i
     return tuple(sorted(found, key=lambda item: item[:2]))
 
 
-@lru_cache(maxsize=None)
+@cache
 def symmetric_paths(max_degree: int, degree: int, order: int) -> np.ndarray:
     """Return the polynomials of `order` features that transform as `degree`, one per coupling path.
 

@@ -6,7 +6,7 @@ Each function takes `counts`, atoms per element on the CPU, and loops over the e
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def _contract(weights: Tensor, tables: list[Tensor], monomials: Tensor, counts: 
     return torch.cat(out, 2)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _scripted(name: str) -> torch.jit.ScriptFunction:
     import warnings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from forgefield.models.blocks.coupling import TINY, monomials
 
 
-@lru_cache(maxsize=None)
+@cache
 def _coefficients(degree: int) -> np.ndarray:
     """Coefficients of the harmonics of one degree in the monomials of x, y, z: (monomials, 2l+1)."""
     generator = np.random.default_rng(7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -27,7 +28,7 @@ class Network(nn.Module):
 
     def __init__(self, sizes: list[int]) -> None:
         super().__init__()
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        pairs = itertools.pairwise(sizes)
         self.weights = nn.ParameterList([nn.Parameter(torch.randn(i, o)) for i, o in pairs])
 
     def _scaled(self) -> list[Tensor]:

@@ -178,9 +178,7 @@ class Layer(nn.Module):
             g_features = g_features + self._skip(g, self.features_out, self.features_in, near.counts, transpose=True)
         return g_features, g_basis, g_harmonics
 
-    def _norm_adjoint(
-        self, g: Tensor, saved: tuple[Tensor, ...], near: Surroundings
-    ) -> tuple[Tensor, Tensor | None]:
+    def _norm_adjoint(self, g: Tensor, saved: tuple[Tensor, ...], near: Surroundings) -> tuple[Tensor, Tensor | None]:
         if self.density is None:
             return g * (1.0 / self.neighbors.to(g.dtype)), None
         raw, count, norm, summed, *weights = saved

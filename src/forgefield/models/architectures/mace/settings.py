@@ -82,7 +82,9 @@ class MaceSettings(Settings):
         if degrees[0] != 0 or degrees != sorted(set(degrees)):
             raise ValueError("hidden_irreps: start with 0e, then each degree once, ascending")
         if degrees[-1] > self.max_ell * min(self.correlations):
-            raise ValueError(f"hidden_irreps: degree {degrees[-1]} is out of reach of max_ell {self.max_ell} and the correlation")
+            raise ValueError(
+                f"hidden_irreps: degree {degrees[-1]} is out of reach of max_ell {self.max_ell} and the correlation"
+            )
         mlp = parse_irreps(self.mlp_irreps)
         if len(mlp) != 1 or mlp[0][1] != 0:
             raise ValueError("mlp_irreps: scalars only, such as 16x0e")
