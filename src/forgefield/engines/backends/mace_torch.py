@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from forgefield.engines.interpreter import Interpreter
 
 from forgefield.core.errors import ModelError
+from forgefield.engines.interpreter import Interpreter
 from forgefield.models.architectures.mace.settings import MaceSettings, parse_irreps
 from forgefield.models.blocks.coupling import clebsch_gordan, monomials, symmetric_paths
 from forgefield.models.blocks.edge_product import Path as CouplingPath
@@ -43,7 +43,7 @@ def import_model(path: Path, python: Path, out: Path) -> Potential:
         ModelError: the model uses something we do not have; nothing is written.
     """
     with tempfile.TemporaryDirectory() as folder:
-        Interpreter(python).run(WORKER, ["export", str(Path(path).resolve()), folder])
+        Interpreter(python).run(WORKER, ["export", str(Path(path).resolve()), folder], Path(folder))
         model, arrays = read_export(Path(folder))
     potential = convert(model, arrays)
     provenance = {"source": Path(path).name, "imported_from": {"engine": "mace-torch", **model["versions"]}}

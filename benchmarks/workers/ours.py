@@ -1,0 +1,71 @@
+"""ForgeField's side of the benchmark: one case, one dtype."""
+
+from __future__ import annotations
+
+import sys
+
+from protocol import CLIP, ENERGY_WEIGHT, FORCE_WEIGHT, LEARNING_RATE, Channel, load_case, serve
+
+CHANNEL = Channel()
+
+import torch  # noqa: E402
+
+from forgefield.core.structure import Structure  # noqa: E402
+from forgefield.data.labels import join_labels  # noqa: E402
+from forgefield.graph.build import build_graph  # noqa: E402
+from forgefield.models.bundle import load_bundle  # noqa: E402
+from forgefield.train.loss import build_loss  # noqa: E402
+from forgefield.train.settings import TrainSettings  # noqa: E402
+
+
+def structures_of(case: dict) -> list[Structure]:
+    """The structures with their labels."""
+    found = []
+    for k, (start, stop) in enumerate(zip(case["ptr"][:-1], case["ptr"][1:], strict=True)):
+        found.append(
+            Structure(
+                numbers=case["numbers"][start:stop],
+                positions=case["positions"][start:stop],
+                cell=case["cell"][k],
+                pbc=case["pbc"][k],
+                labels={"energy": case["energy"][k], "forces": case["forces"][start:stop]},
+            )
+        )
+    return found
+
+
+def main() -> None:
+    case_path, dtype_name, bundle, threads = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    dtype = getattr(torch, dtype_name)
+    structures = structures_of(load_case(case_path))
+    potential = load_bundle(bundle, dtype=dtype)
+    graph = build_graph(structures, potential.needs, heads=potential.heads, dtype=dtype)
+    labels = join_labels(structures, dtype)
+    losses = build_loss(TrainSettings(energy_weight=ENERGY_WEIGHT, force_weight=FORCE_WEIGHT))
+    optimizer = torch.optim.Adam(potential.parameters(), lr=LEARNING_RATE, amsgrad=True)
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        losses(potential(graph), labels).total.backward()
+        torch.nn.utils.clip_grad_norm_(potential.parameters(), CLIP)
+        optimizer.step()
+
+    def infer() -> None:
+        with torch.no_grad():
+            potential(graph)
+
+    def predict() -> dict[str, object]:
+        with torch.no_grad():
+            return {"forces": potential(graph).forces.double().tolist()}
+
+    about = {
+        "n_parameters": sum(p.numel() for p in potential.parameters()),
+        "n_pairs": int(graph.pair_first.shape[0]),
+        "versions": {"torch": torch.__version__},
+    }
+    serve(CHANNEL, {"train": train, "infer": infer}, predict, about)
+
+
+if __name__ == "__main__":
+    main()

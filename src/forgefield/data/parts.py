@@ -1,0 +1,76 @@
+"""From the `data:` block to the data sets of a task: opened, sampled, split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from forgefield.core.errors import DataError
+from forgefield.data.dataset import Dataset, open_dataset
+from forgefield.data.isolated import separate_isolated
+from forgefield.data.reference import E0
+from forgefield.data.sampling import check_indices, read_indices, select
+from forgefield.data.settings import E0_WORDS, DataSettings, Sampling
+from forgefield.data.split import Split, split_dataset
+
+PartName = Literal["train", "val", "test", "lmdb"]
+
+
+class TrainingData(NamedTuple):
+    """What a training task works on."""
+
+    measured: Dataset  # training structures with the frames of one free atom: for `measure`
+    train: Dataset  # without them: for the batches
+    val: Dataset | None
+    split: Split | None  # None where `data.val` is given, or val_fraction is 0
+
+
+def open_part(settings: DataSettings, name: PartName, *, active: bool = False) -> Dataset:
+    """Open one of the data sets that the settings name, and take the part of it that they ask for.
+
+    Args:
+        settings: the `data:` block.
+        name: train, val, test, or lmdb (the data to evaluate or predict).
+        active: whether this is the set that the task works on: `indices` and `indices_path` apply to it.
+
+    Raises:
+        DataError: it is not named, or cannot be read.
+    """
+    paths = getattr(settings, name)
+    if not paths:
+        raise DataError(f"data.{name} is not given", "data", f"set data.{name} to a file")
+    dataset = open_dataset(paths, settings.format, settings.keys, settings.units)
+    if active and settings.indices is not None:
+        return dataset.subset(check_indices(list(settings.indices), "data.indices"))
+    if active and settings.indices_path is not None:
+        return dataset.subset(read_indices(settings.indices_path))
+    sampling = getattr(settings, f"{name}_indices", Sampling())
+    return select(dataset, sampling)
+
+
+def open_training(settings: DataSettings) -> TrainingData:
+    """Open training and validation data; without `data.val` part of the training data is set aside.
+
+    Raises:
+        DataError: no training data, or too little to split.
+    """
+    everything = open_part(settings, "train", active=True)
+    split = None
+    measured, val = everything, None
+    if settings.val:
+        val, _ = separate_isolated(open_part(settings, "val"))
+        if len(val) == 0:
+            raise DataError("holds no structures to validate on", val.name, "it has frames of one free atom only")
+    elif settings.val_fraction > 0:
+        split = split_dataset(everything, settings.val_fraction, settings.split_seed)
+        measured, val = everything.subset(split.train), everything.subset(split.val)
+    train, _ = separate_isolated(measured)
+    return TrainingData(measured, train, val, split)
+
+
+def reference_setting(settings: DataSettings) -> E0:
+    """Return `data.e0` for `measure`; a file of structures is opened with the names and units of the settings."""
+    e0 = settings.e0
+    if isinstance(e0, Path) and str(e0) not in E0_WORDS and e0.suffix.lower() != ".json":
+        return open_dataset(e0, "auto", settings.keys, settings.units)
+    return e0

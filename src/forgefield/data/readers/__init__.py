@@ -1,0 +1,1 @@
+"""One file per file format; the file's name is the value of `data.format`."""

@@ -1,0 +1,62 @@
+"""Structures and their neighbour pairs, found once and kept while there is room."""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+from forgefield.core.structure import Structure
+from forgefield.data.dataset import Dataset
+from forgefield.graph.pairs import Pairs, find_pairs
+
+BYTES_PER_MB = 2**20
+
+
+class Sample(NamedTuple):
+    """A structure and its pairs."""
+
+    structure: Structure
+    pairs: Pairs
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the arrays."""
+        s = self.structure
+        arrays = (s.numbers, s.positions, s.cell, *s.labels.values(), *self.pairs)
+        return sum(np.asarray(a).nbytes for a in arrays)
+
+
+class SampleCache:
+    """Samples of one data set by place; safe to use from several threads.
+
+    When full it keeps what it has: each epoch passes over all structures, so the first are as good as the last.
+
+    Args:
+        dataset: where structures come from.
+        cutoff: of the pairs, Å.
+        limit_mb: memory for the arrays, MiB.
+    """
+
+    def __init__(self, dataset: Dataset, cutoff: float, limit_mb: float = 1024.0) -> None:
+        self.dataset, self.cutoff = dataset, cutoff
+        self._room = limit_mb * BYTES_PER_MB
+        self._kept: dict[int, Sample] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, index: int) -> Sample:
+        """Return the structure at this place and its pairs."""
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        structure = self.dataset[index]
+        sample = Sample(structure, find_pairs(structure, self.cutoff))
+        with self._lock:
+            if index not in self._kept and sample.n_bytes <= self._room:
+                self._room -= sample.n_bytes
+                self._kept[index] = sample
+        return sample

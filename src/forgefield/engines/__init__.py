@@ -1,0 +1,1 @@
+"""One face for programs that live in an interpreter of their own."""
