@@ -7,16 +7,27 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from forgefield.core.errors import DeviceError, ForgeError
 
 RESOLVED = "run.resolved.yaml"
 RECORD = "run.json"
-_SIGNS_OF_A_RUN = (RESOLVED, RECORD, "history.jsonl", "checkpoints", "statistics.json", "split.json", "artifacts")
+METRICS = "metrics.json"
+_SIGNS_OF_A_RUN = (
+    RESOLVED,
+    RECORD,
+    "history.jsonl",
+    "checkpoints",
+    "statistics.json",
+    "split.json",
+    "artifacts",
+)
+_LAYOUT = (*_SIGNS_OF_A_RUN, "history.csv", "tensorboard", "evaluation", "report.html")
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
          errno.EFBIG: "the file would exceed the allowed size"}  # fmt: skip
 
@@ -28,6 +39,7 @@ class RunFolder:
     """
 
     def __init__(self, root: str | Path) -> None:
+        """Name the files below `root`; touches nothing."""
         self.root = Path(root)
         self.resolved = self.root / RESOLVED
         self.record = self.root / RECORD
@@ -47,8 +59,9 @@ class RunFolder:
         return self.root / "evaluation" / name
 
     def evaluations(self) -> list[Path]:
-        """Return the folders of all evaluated data sets that hold metrics."""
-        return sorted(path.parent for path in self.root.glob("evaluation/*/metrics.json"))
+        """Return the folders that hold metrics: one per evaluated data set, or this folder itself."""
+        found = [*self.root.glob(f"evaluation/*/{METRICS}"), *self.root.glob(METRICS)]
+        return sorted(path.parent for path in found)
 
     @property
     def holds_a_run(self) -> bool:
@@ -88,7 +101,9 @@ class RunFolder:
         folder = cls(root)
         if not folder.resolved.is_file():
             state = "holds no run" if folder.root.is_dir() else "does not exist"
-            raise ForgeError(f"run_dir {state}: no {RESOLVED}", str(root), "give the run_dir of a finished or stopped run")
+            raise ForgeError(
+                f"run_dir {state}: no {RESOLVED}", str(root), "give the run_dir of a finished or stopped run"
+            )
         return folder
 
     @classmethod
@@ -96,28 +111,29 @@ class RunFolder:
     def claim(cls, root: str | Path) -> Iterator[RunFolder]:
         """Create a run folder, and take it away again if nothing worth keeping came of it.
 
-        A run that fails before its first checkpoint leaves no trace, so that the same command can be repeated.
+        A run that fails before its first checkpoint leaves no trace: the same command can be repeated.
         """
         existed = Path(root).is_dir()
         folder = cls.create(root)
-        kept = set(folder.root.iterdir())
+        before = set(folder.root.iterdir())
         try:
             yield folder
         except BaseException:
             if not any(folder.checkpoints.glob("*/*")):
-                _discard(folder.root, kept, existed)
+                folder._discard(before, keep_root=existed)
             raise
 
-
-def _discard(root: Path, kept: set[Path], existed: bool) -> None:
-    """Remove what stands in `root` beside `kept`, and `root` itself if it was made for this run."""
-    for path in set(root.iterdir()) - kept:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    if not existed and not any(root.iterdir()):
-        root.rmdir()
+    def _discard(self, before: set[Path], keep_root: bool) -> None:
+        """Remove the files of the layout that were not there `before`, and the folder if it is then empty."""
+        for path in (self.root / name for name in _LAYOUT):
+            if path in before or not path.exists():
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if not keep_root and not any(self.root.iterdir()):
+            self.root.rmdir()
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> Path:
@@ -130,21 +146,20 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
     data = content.encode() if isinstance(content, str) else content
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(beside, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(beside, 0o666 & ~_umask())
             os.replace(beside, path)
         except BaseException:
-            Path(beside).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
             raise
     return path
 
 
-def write_json(path: str | Path, content: Any) -> Path:
+def write_json(path: str | Path, content: object) -> Path:
     """Write JSON atomically. Numbers that are not finite become null, since JSON has no word for them."""
     return write_atomic(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
@@ -175,9 +190,9 @@ def disk_errors(where: str | Path) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number in _FULL or "No space left on device" in str(error):
             what = _FULL.get(number or errno.ENOSPC, _FULL[errno.ENOSPC])
-            raise DeviceError(f"{what}; nothing was written", str(where), _room_hint(Path(where))) from error
+            raise DeviceError(what, str(where), _room_hint(Path(where))) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise DeviceError(f"not allowed to write: {error}", str(where), "choose a folder you may write to") from error
+            raise DeviceError(f"not allowed: {error}", str(where), "choose a folder you may read and write") from error
         if number in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             raise ForgeError(f"cannot write here: {error}", str(where), "choose another path") from error
         raise
@@ -190,20 +205,13 @@ def _room_hint(path: Path) -> str:
     return f"free some space ({free:.0f} MiB are left there) or choose a run_dir on another disk"
 
 
-def _umask() -> int:
-    """Return the process's umask; reading it means setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """Return `value` as JSON can hold it: numpy numbers plain, NaN and infinity as None."""
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    if hasattr(value, "tolist"):
+    if isinstance(value, np.ndarray | np.generic):
         return _finite(value.tolist())
     if isinstance(value, Path):
         return str(value)

@@ -67,7 +67,7 @@ class GaussianBasis(nn.Module):
 class ChebyshevBasis(nn.Module):
     """Chebyshev polynomials T_1..T_B of the (transformed) distance itself, as MACE has them.
 
-    They grow like r^n beyond 1 Å: meant for use with a distance transform onto (0, 1).
+    They grow like r^n beyond 1 Å: of use only with a distance transform onto (0, 1), which the settings demand.
     """
 
     def __init__(self, cutoff: float, size: int) -> None:

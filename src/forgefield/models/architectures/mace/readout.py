@@ -43,6 +43,8 @@ class GatedReadout(nn.Module):
         self.width, self.n_heads = width, n_heads
         self.hidden = nn.Parameter(torch.randn(channels, n_heads * width))
         self.weight = nn.Parameter(torch.randn(n_heads * width, n_heads))
+        owner = torch.arange(n_heads).repeat_interleave(width).unsqueeze(0)
+        self.register_buffer("owner", owner, persistent=False)
 
     def forward(self, scalars: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (N,) of scalars (N, C) for heads (N,), and its gradient (N, C)."""
@@ -50,6 +52,5 @@ class GatedReadout(nn.Module):
         value, slope = scaled_silu(scalars @ hidden)
         weight = (self.weight * (1.0 / math.sqrt(self.weight.shape[0]))).T.index_select(0, head)
         if self.n_heads > 1:
-            owner = torch.arange(self.n_heads, device=head.device).repeat_interleave(self.width)
-            weight = weight * (owner.unsqueeze(0) == head.unsqueeze(1)).to(weight.dtype)
+            weight = weight * (self.owner == head.unsqueeze(1)).to(weight.dtype)
         return (value * weight).sum(1), (slope * weight) @ hidden.T

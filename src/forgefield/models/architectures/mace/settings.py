@@ -85,6 +85,8 @@ class MaceSettings(Settings):
             raise ValueError(
                 f"hidden_irreps: degree {degrees[-1]} is out of reach of max_ell {self.max_ell} and the correlation"
             )
+        if self.radial_type == "chebyshev" and self.distance_transform != "agnesi":
+            raise ValueError("radial_type chebyshev grows like r^n beyond 1 Å: set distance_transform: agnesi")
         mlp = parse_irreps(self.mlp_irreps)
         if len(mlp) != 1 or mlp[0][1] != 0:
             raise ValueError("mlp_irreps: scalars only, such as 16x0e")

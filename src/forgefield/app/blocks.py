@@ -1,0 +1,79 @@
+"""The blocks of run.yaml that belong to the app itself: model (reserved keys), eval, export and output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, JsonValue, SerializeAsAny
+
+from forgefield.core.settings import Settings
+
+INTERNAL: dict[str, JsonValue] = {"internal": True}
+"""Marks fields that ForgeField fills in; help and schema leave them out."""
+
+
+class ModelExport(Settings):
+    """`model.export`: hand out the loaded model from `evaluate` and `infer` as well."""
+
+    dir: Path = Field(description="Folder for the bundle of the loaded model (weights.safetensors and manifest.json).")
+
+
+class ModelBlock(Settings):
+    """`model`: the reserved keys; beside them stand the settings of the architecture that `backend` names."""
+
+    manifest: Path | None = Field(
+        default=None,
+        description="manifest.json (or the folder) of a bundle to start from, evaluate or export; in place of model_in.",
+    )
+    weights: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("weights", "path", "source"),
+        description="Weights file (.safetensors) to load instead of the one that the manifest names.",
+    )
+    head: str | None = Field(default=None, description="Head for evaluate and infer; a model with one head needs none.")
+    export: ModelExport | None = Field(
+        default=None, description="Where evaluate and infer also save the loaded model; null saves nothing."
+    )
+    settings: SerializeAsAny[Settings] | None = Field(
+        default=None,
+        description="Filled in by ForgeField from the keys beside the reserved ones; null when the bundle decides.",
+        json_schema_extra=INTERNAL,
+    )
+
+
+class EvalSettings(Settings):
+    """`eval`: how evaluate and infer compute."""
+
+    energy_only: bool = Field(default=False, description="Compute energies only; skip forces and stress.")
+    amp: bool = Field(default=False, description="Use half precision where it is safe (CUDA only); less exact.")
+
+
+class ExportSettings(Settings):
+    """`export`: what is handed out after training, and by `task: export`."""
+
+    standard_artifacts: bool = Field(
+        default=True, description="Whether training ends with an export of its best weights."
+    )
+    dir: Path = Field(default=Path("artifacts"), description="Folder of the artifacts, inside run_dir unless absolute.")
+    targets: tuple[str, ...] = Field(
+        default=("torchscript",), description="Formats to write beside weights.safetensors and manifest.json."
+    )
+
+
+class OutputSettings(Settings):
+    """`output`: where evaluate and infer write."""
+
+    dir: Path | None = Field(
+        default=None, description="Folder of metrics and predictions; null means run_dir/evaluation/<name of the data>."
+    )
+    metrics_json: str | None = Field(default="metrics.json", description="File name of all metrics; null writes none.")
+    metrics_csv: str | None = Field(
+        default="metrics.csv", description="File name of the metrics table; null writes none."
+    )
+    predictions_csv: str | None = Field(
+        default="predictions.csv", description="File name of energies per structure; null writes none."
+    )
+    predictions_xyz: str | None = Field(
+        default="predictions.xyz",
+        description="File name of structures with predicted energies and forces; null writes none.",
+    )

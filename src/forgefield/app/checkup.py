@@ -1,0 +1,305 @@
+"""Everything that can be known about a run before it starts; nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+
+from forgefield.app.folder import RunFolder
+from forgefield.app.portrait import Portrait, look_at, warnings
+from forgefield.app.run import RunConfig
+from forgefield.app.run_rules import PREDICTING, TRAINING
+from forgefield.app.tasks.steps.datasets import check_heads, check_some_label, heads_of, open_asked, trained_quantities
+from forgefield.app.tasks.steps.machine import choose_device
+from forgefield.app.tasks.steps.models import cutoff_of, find_bundle, load_start
+from forgefield.core.elements import symbol
+from forgefield.core.errors import ForgeError
+from forgefield.data.checks import check_elements, check_labels
+from forgefield.data.dataset import Dataset
+from forgefield.data.parts import TrainingData, open_part, open_training, reference_setting
+from forgefield.data.statistics import Statistics, measure
+from forgefield.models.potential import Potential, build_potential
+
+State = Literal["ok", "note", "warn", "error"]
+_SPARE = 200 * 2**20  # records, report and TensorBoard files of a run, generously, bytes
+_COPIES = 12  # weights that a run keeps: best and last with averages and optimizer state, artifacts
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the table."""
+
+    topic: str
+    state: State
+    text: str
+
+
+class Checkup:
+    """Examines one run, topic by topic; a topic that fails does not stop the others that can still be examined.
+
+    Args:
+        config: the run.
+        made_before: folders that earlier runs of the same file will make.
+    """
+
+    def __init__(self, config: RunConfig, made_before: Collection[Path] = ()) -> None:
+        self.config = config
+        self.made_before = tuple(made_before)
+        self.findings: list[Finding] = []
+        self.weights = 0  # bytes of the model, once it is known
+
+    def examine(self) -> list[Finding]:
+        """Return all findings."""
+        config = self.config
+        self._add("settings", "ok", f"run {config.name!r}: task {config.task}, every key is known and fits")
+        self._try("device", self._device)
+        model = self._start() if config.start is not None else None
+        if config.task in TRAINING:
+            self._training(model)
+        elif config.task in PREDICTING:
+            self._predicting(model)
+        self._try("run_dir", self._folder)
+        self._try("disk", self._disk)
+        return self.findings
+
+    def _add(self, topic: str, state: State, text: str) -> None:
+        self.findings.append(Finding(topic, state, text))
+
+    @contextmanager
+    def _guard(self, topic: str) -> Generator[None]:
+        try:
+            yield
+        except ForgeError as error:
+            self._add(topic, "error", str(error))
+
+    def _try(self, topic: str, examine: Callable[[], None]) -> None:
+        with self._guard(topic):
+            examine()
+
+    # ------------------------------------------------------------------------------------------------ machine
+
+    def _device(self) -> None:
+        device = choose_device(self.config.device, Console(quiet=True))
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            name = torch.cuda.get_device_name(device)
+            self._add("device", "ok", f"{device}: {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
+        else:
+            self._add("device", "ok", f"cpu, {torch.get_num_threads()} threads")
+        if self.config.train.amp and self.config.task in TRAINING and device.type == "cpu":
+            self._add("device", "note", "train.amp has no effect on the CPU")
+
+    def _folder(self) -> None:
+        root = self.config.run_dir
+        if root is None:
+            return
+        folder = RunFolder(root)
+        if self.config.task == "resume":
+            RunFolder.open(root)
+            self._add("run_dir", "ok", f"{root} holds a run to continue")
+        elif self.config.task in TRAINING and folder.holds_a_run:
+            self._add(
+                "run_dir", "error", f"{root} holds a run already. Fix: another run_dir, or forgefield resume {root}"
+            )
+        elif root.exists() and not root.is_dir():
+            self._add("run_dir", "error", f"{root} is a file. Fix: another run_dir")
+        else:
+            self._writable(root)
+
+    def _writable(self, root: Path) -> None:
+        place = _existing(root)
+        if not os.access(place, os.W_OK):
+            self._add("run_dir", "error", f"not allowed to write in {place}. Fix: another run_dir")
+        else:
+            self._add("run_dir", "ok", f"{root} {'is there' if root.exists() else 'will be made'}")
+
+    def _disk(self) -> None:
+        target = self.config.run_dir or self.config.output.dir
+        if target is None:
+            return
+        free, needed = shutil.disk_usage(_existing(target)).free, _SPARE + _COPIES * self.weights
+        state: State = "error" if free < needed / 4 else "warn" if free < needed else "ok"
+        text = f"{free / 2**30:.1f} GiB free"
+        self._add("disk", state, text if state == "ok" else f"{text}; a run may need {needed / 2**30:.1f} GiB")
+
+    # -------------------------------------------------------------------------------------------------- model
+
+    def _start(self) -> Potential | None:
+        """Load the model that the run starts from."""
+        start = self.config.start
+        assert start is not None
+        if not start.exists() and any(start.is_relative_to(folder) for folder in self.made_before):
+            self._add("model", "note", f"{start} will be made by an earlier run of this file")
+            return None
+        with self._guard("model"):
+            potential = load_start(self.config, torch.device("cpu"))
+            head = self.config.model.head
+            if head is not None and head not in potential.heads:
+                raise ForgeError(f"no head {head!r}", str(start), f"the model's heads: {', '.join(potential.heads)}")
+            self._weigh(potential)
+            self._add("model", "ok", f"{find_bundle(start)}: {_described(potential)}")
+            return potential
+        return None
+
+    def _new_model(self, statistics: Statistics, heads: list[str]) -> None:
+        """Build the model that training would begin with."""
+        config, given = self.config, self.config.model_json
+        assert config.backend is not None
+        assert config.model.settings is not None
+        elements = list(given.elements) if given is not None else statistics.elements
+        potential = build_potential(
+            config.backend,
+            config.model.settings,
+            elements=elements,
+            heads=heads,
+            reference_energies={head: dict.fromkeys(elements, 0.0) for head in heads},
+            avg_num_neighbors=statistics.avg_num_neighbors,
+            seed=config.train.seed,
+        )
+        self._weigh(potential)
+        self._add("model", "ok", _described(potential))
+
+    def _weigh(self, potential: Potential) -> None:
+        count = sum(parameter.numel() for parameter in potential.parameters())
+        self.weights = count * (8 if self.config.dtype == "float64" else 4)
+
+    # --------------------------------------------------------------------------------------------------- data
+
+    def _training(self, start: Potential | None) -> None:
+        try:
+            data = open_training(self.config.data)
+        except ForgeError as error:
+            self._add("data.train", "error", str(error))
+            return
+        needed = trained_quantities(self.config.train)
+        self._portray("data.train", data.measured, needed)
+        if data.val is not None:
+            split = "" if self.config.data.val else f" (taken from data.train, seed {self.config.data.split_seed})"
+            self._portray("data.val", data.val, needed, split)
+        else:
+            self._add("data.val", "warn", "no validation data: the best epoch is chosen on the training data")
+        known = data.train.elements() if start is None else start.elements
+        owner = "the training data" if start is None else "the model"
+        if start is not None:
+            self._try("elements", lambda: check_elements(data.train, known, owner))
+        if data.val is not None:
+            self._try("elements", lambda: check_elements(data.val, known, owner))  # type: ignore[arg-type]
+        self._test(data, known, owner)
+        if start is not None or self.config.task == "train":
+            self._try("statistics", lambda: self._measure(data, start))
+
+    def _measure(self, data: TrainingData, start: Potential | None) -> None:
+        """Measure reference energies and neighbours as the task would."""
+        config = self.config
+        if start is not None:
+            cutoff, heads = start.cutoff, start.heads
+            if len(heads) > 1 and config.train.head_key is None:
+                check_heads(data.train, heads, "train.head_key")
+        else:
+            assert config.backend is not None
+            assert config.model.settings is not None
+            cutoff = cutoff_of(config.backend, config.model.settings)
+            given = config.model_json
+            heads = list(given.heads) if given is not None else _heads(data.train, config.train.head_key)
+        statistics = measure(data.measured, cutoff, reference_setting(config.data), heads)
+        self._references(statistics)
+        text = (
+            f"{statistics.avg_num_neighbors:.1f} on average within {cutoff:g} Å, at most {statistics.max_num_neighbors}"
+        )
+        many = statistics.avg_num_neighbors > 150
+        self._add("neighbours", "warn" if many else "ok", text + ("; a smaller cutoff is faster" if many else ""))
+        if start is None:
+            self._new_model(statistics, heads)
+
+    def _references(self, statistics: Statistics) -> None:
+        if self.config.model_json is not None and self.config.model_json.reference_energies is not None:
+            self._add("E0s", "ok", "from model.json")
+            return
+        for head, table in statistics.reference_energies.items():
+            shown = ", ".join(f"{symbol(z)} {energy:.3f}" for z, energy in table.items())
+            name = f"head {head}: " if len(statistics.reference_energies) > 1 else ""
+            self._add("E0s", "ok", f"{statistics.reference_source}: {name}{shown} eV")
+        for note in statistics.notes:
+            self._add("E0s", "note", note)
+
+    def _test(self, data: TrainingData, known: list[int], owner: str) -> None:
+        if not self.config.data.test:
+            return
+        with self._guard("data.test"):
+            test = open_part(self.config.data, "test")
+            check_some_label(test)
+            self._portray("data.test", test, ())
+            check_elements(test, known, owner)
+            shared = len(_shapes(data.train) & _shapes(test))
+            if shared:
+                self._add("data.test", "warn", f"{shared} structures are in the training data too")
+
+    def _predicting(self, model: Potential | None) -> None:
+        topic = "data.lmdb" if self.config.data.lmdb else "data.test"
+        with self._guard(topic):
+            dataset, _ = open_asked(self.config.data, self.config.model.head)
+            if self.config.task == "evaluate":
+                check_some_label(dataset)
+            self._portray(topic, dataset, ())
+            if model is not None:
+                check_elements(dataset, model.elements, "the model")
+                check_heads(dataset, model.heads, "model.head")
+                self._add("elements", "ok", "the model knows all of them")
+
+    def _portray(self, topic: str, dataset: Dataset, needed: Collection[str], note: str = "") -> None:
+        """Say what a data set holds, and check the labels that the loss needs."""
+        with self._guard(topic):
+            portrait = look_at(dataset)
+            check_labels(dataset, needed)
+            self._add(topic, "ok", _summary(portrait) + note)
+            for text in warnings(portrait):
+                if needed or "no frame has" not in text:
+                    self._add(topic, "warn", text)
+
+
+def _summary(portrait: Portrait) -> str:
+    if portrait.n_structures == 0:
+        return f"{len(portrait.isolated)} frames of one free atom"
+    small, large = int(portrait.sizes.min()), int(portrait.sizes.max())
+    atoms = f"{small}" if small == large else f"{small} to {large}"
+    labels = ", ".join(name for name, count in portrait.labels.items() if count)
+    text = f"{portrait.n_structures} structures of {atoms} atoms; {portrait.names()}; labels: {labels or 'none'}"
+    return text if portrait.force_rms is None else f"{text}; forces RMS {portrait.force_rms:.3f} eV/Å"
+
+
+def _described(potential: Potential) -> str:
+    count = sum(parameter.numel() for parameter in potential.parameters())
+    elements = " ".join(symbol(z) for z in potential.elements)
+    return f"{potential.backend}, {count:,} weights, cutoff {potential.cutoff:g} Å; elements: {elements}"
+
+
+def _heads(dataset: Dataset, filled: str | None) -> list[str]:
+    """Return the heads of a new model; structures without one belong to `filled`."""
+    if filled is None:
+        return heads_of(dataset)
+    return sorted({structure.head or filled for structure in dataset})
+
+
+def _shapes(dataset: Dataset) -> set[bytes]:
+    """Return a hash of elements, positions (to 1e-6 Å) and cell of every structure."""
+    found = set()
+    for structure in dataset:
+        digest = hashlib.sha256(structure.numbers.tobytes())
+        digest.update((structure.positions.round(6) + 0.0).tobytes())
+        digest.update((structure.cell.round(6) + 0.0).tobytes())
+        found.add(digest.digest())
+    return found
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder above a path that is there."""
+    return next(place for place in (path, *path.parents) if place.is_dir())

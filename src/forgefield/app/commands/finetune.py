@@ -1,0 +1,69 @@
+"""forgefield finetune: continue from trained weights on other data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forgefield.app.commands import flags as f
+from forgefield.app.commands.execution import carry_out_flags
+from forgefield.app.commands.flags import tree_of
+from forgefield.app.commands.train import free_folder, training_flags
+
+
+def command(
+    model: f.ModelOption,
+    data: f.DataOption,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="New folder of the run (default: runs/DATA).")
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option("--freeze", rich_help_panel=f.TRAINING, help="head_only: train the readouts only.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", rich_help_panel=f.MODEL, help="Head that the data train, if it has several.")
+    ] = None,
+    val: f.ValOption = None,
+    test: f.TestOption = None,
+    val_fraction: f.ValFractionOption = None,
+    energy_key: f.EnergyKeyOption = None,
+    forces_key: f.ForcesKeyOption = None,
+    stress_key: f.StressKeyOption = None,
+    e0: f.E0Option = None,
+    epochs: f.EpochsOption = None,
+    batch_size: f.BatchOption = None,
+    lr: f.RateOption = None,
+    energy_weight: f.EnergyWeightOption = None,
+    force_weight: f.ForceWeightOption = None,
+    stress_weight: f.StressWeightOption = None,
+    max_minutes: f.MinutesOption = None,
+    seed: f.SeedOption = None,
+    device: f.DeviceOption = None,
+    dtype: f.DtypeOption = None,
+    overrides: f.SetOption = None,
+) -> None:
+    """Train a model further on other data.
+
+    The architecture comes from the bundle; optimizer and schedule start
+    afresh. A learning rate a tenth of that of the first training (--lr 0.001)
+    is a good start.
+
+    [bold]Examples[/bold]
+
+      forgefield finetune --model runs/first --data new.xyz --lr 0.001
+
+      forgefield finetune -m imported -d new.xyz --freeze head_only
+    """
+    folder = out if out is not None else free_folder(data[0])
+    tree = tree_of([
+        ("task", "finetune", "finetune"), ("model_in", model, "--model"), ("train.freeze", freeze, "--freeze"),
+        ("train.head_key", head, "--head"),
+        ("run_dir", folder, "--out"), ("name", folder.name or None, "--out"),
+        *training_flags(
+            data, val, test, val_fraction, energy_key, forces_key, stress_key, e0, epochs, batch_size, lr,
+            energy_weight, force_weight, stress_weight, max_minutes, seed, device, dtype,
+        ),
+    ])  # fmt: skip
+    carry_out_flags(tree, overrides)

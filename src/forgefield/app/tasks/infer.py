@@ -1,0 +1,47 @@
+"""Predict structures; labels are not needed."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Console
+
+from forgefield.app.folder import disk_errors
+from forgefield.app.reports.markup import significant
+from forgefield.app.run import RunConfig
+from forgefield.app.tasks.steps.asking import ask, model_text, output_folder, save_loaded
+from forgefield.app.tasks.steps.datasets import set_name
+from forgefield.app.tasks.steps.evaluating import write_inference
+from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
+from forgefield.data.loader import make_loader
+from forgefield.train.evaluate import Prediction, evaluate
+
+
+def run_task(config: RunConfig, console: Console) -> TaskResult:
+    """Predict energies, forces and stress of structures, and write them as extxyz and CSV.
+
+    Raises:
+        ForgeError: something in the run, its model, its data or its machine must be mended first.
+    """
+    with disk_errors(output_folder(config, "")):
+        question = ask(config, console)
+        loader = make_loader(
+            question.dataset, question.potential.needs, batch_size=config.data.batch_size,
+            heads=question.potential.heads, dtype=question.potential.dtype, device=question.device,
+        )  # fmt: skip
+        found = evaluate(question.potential, loader, energy_only=config.eval.energy_only, amp=config.eval.amp)
+        for note in found.notes:
+            say(console, f"note: {note}")
+        folder = output_folder(config, set_name(question.paths))
+        files = write_inference(folder, found.predictions, question.dataset, config.output)
+        files += save_loaded(config, question)
+    rows = [("model", model_text(question)), ("predicted", _ranges(found.predictions))]
+    following = [("look at the structures", f"ase gui {short(p)}") for p in files if p.suffix == ".xyz"]
+    return show(TaskResult(f"{config.name}: infer", rows, files, following), console)
+
+
+def _ranges(predictions: list[Prediction]) -> str:
+    """Return how many structures were predicted, and the range of the results."""
+    energies = [p.energy for p in predictions]
+    text = f"{len(predictions)} structures; energies {min(energies):.3f} to {max(energies):.3f} eV"
+    largest = [float(np.linalg.norm(p.forces, axis=1).max()) for p in predictions if p.forces is not None]
+    return text + (f"; largest force {significant(max(largest))} eV/Å" if largest else "; no forces (eval.energy_only)")

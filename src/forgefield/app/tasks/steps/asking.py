@@ -1,0 +1,90 @@
+"""A model and the structures it is asked about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from forgefield.app.run import RunConfig
+from forgefield.app.tasks.steps.datasets import check_heads, open_asked
+from forgefield.app.tasks.steps.machine import choose_device
+from forgefield.app.tasks.steps.models import find_bundle, load_start
+from forgefield.app.tasks.steps.outcome import say
+from forgefield.core.errors import ConfigError, ModelError
+from forgefield.data.checks import check_elements
+from forgefield.data.dataset import Dataset
+from forgefield.models.bundle import read_manifest, save_bundle, sha256
+from forgefield.models.potential import Potential
+
+
+@dataclass(frozen=True)
+class Question:
+    """A loaded model, the structures to predict, and where they come from.
+
+    Args:
+        potential: the model.
+        dataset: the structures.
+        paths: files of the structures.
+        device: where to compute.
+        weights_sha256: identity of the weights.
+    """
+
+    potential: Potential
+    dataset: Dataset
+    paths: tuple[Path, ...]
+    device: torch.device
+    weights_sha256: str
+
+
+def ask(config: RunConfig, console: Console) -> Question:
+    """Load the model and open the structures, and check that they go together.
+
+    Raises:
+        ForgeError: model, data, head or device cannot be used.
+    """
+    device = choose_device(config.device, console)
+    potential = load_start(config, device)
+    head = config.model.head
+    if head is not None and head not in potential.heads:
+        raise ModelError(f"the model has no head {head!r}", "model.head", f"use one of: {', '.join(potential.heads)}")
+    dataset, paths = open_asked(config.data, head)
+    check_heads(dataset, potential.heads, "model.head")
+    check_elements(dataset, potential.elements, "the model")
+    question = Question(potential, dataset, paths, device, _weights_sha256(config))
+    say(console, f"model: {model_text(question)}")
+    say(console, f"data: {len(dataset)} structures")
+    return question
+
+
+def model_text(question: Question) -> str:
+    """Return the model in words."""
+    potential = question.potential
+    count = sum(p.numel() for p in potential.parameters())
+    return f"{potential.backend}, {count:,} parameters, {str(potential.dtype).removeprefix('torch.')}"
+
+
+def output_folder(config: RunConfig, name: str) -> Path:
+    """Return where evaluate and infer write: output.dir, else a folder of run_dir."""
+    if config.output.dir is not None:
+        return config.output.dir
+    if config.run_dir is None:
+        raise ConfigError("neither output.dir nor run_dir is given", "output.dir", "name the folder to write to")
+    kind = "evaluation" if config.task == "evaluate" else "inference"
+    return config.run_dir / kind / name
+
+
+def save_loaded(config: RunConfig, question: Question) -> list[Path]:
+    """Save the loaded model as a bundle where `model.export` asks for it."""
+    if config.model.export is None:
+        return []
+    provenance = {"run": config.name, "task": config.task, "weights_sha256": question.weights_sha256}
+    return [save_bundle(question.potential, config.model.export.dir, provenance=provenance)]
+
+
+def _weights_sha256(config: RunConfig) -> str:
+    assert config.start is not None
+    manifest, folder = read_manifest(find_bundle(config.start))
+    return sha256(config.model.weights or folder / manifest["weights"]["path"])

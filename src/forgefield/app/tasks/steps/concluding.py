@@ -1,0 +1,180 @@
+"""What follows a fit: judge the best model, hand it out, report, and say what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from forgefield.app.reports.markup import duration, milli, significant
+from forgefield.app.reports.page import write_report
+from forgefield.app.reports.reading import force_share
+from forgefield.app.tasks.steps.datasets import load_test_data, set_name
+from forgefield.app.tasks.steps.evaluating import write_evaluation
+from forgefield.app.tasks.steps.fitting import WORDS, checking_loader
+from forgefield.app.tasks.steps.outcome import TaskResult, short, show
+from forgefield.app.tasks.steps.run import Run
+from forgefield.core.errors import ModelError
+from forgefield.core.structure import Structure
+from forgefield.data.dataset import Dataset
+from forgefield.data.parts import TrainingData
+from forgefield.export.artifact import export_artifacts
+from forgefield.export.calculator import ForgeField
+from forgefield.export.prediction import predict
+from forgefield.models.potential import Potential
+from forgefield.train.evaluate import evaluate
+from forgefield.train.loop import FitResult
+
+SAMPLE = 16
+
+
+def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResult) -> TaskResult:
+    """Evaluate the best weights, export them, write the report, and show the summary."""
+    test = load_test_data(run, potential.elements)
+    metrics = judge(run, potential, data, test)
+    folder = hand_out(run, potential, sample_of(data.val or data.train), metrics)
+    run.record.note(status="finished")
+    with run.record.stage("report"):
+        report = write_report(run.folder.root)
+    run.record.note()
+    return show(_summary(run, data, result, metrics, report, folder), run.console)
+
+
+def judge(run: Run, potential: Potential, data: TrainingData, test: Dataset | None) -> dict[str, Any]:
+    """Evaluate the model on the test and validation data and write all down; return the errors by set."""
+    sets: dict[str, Dataset] = {}
+    if test is not None:
+        sets[set_name(run.config.data.test)] = test
+    sets["val" if data.val is not None else "train"] = data.val or data.train
+    found: dict[str, Any] = {}
+    with run.record.stage("evaluation"):
+        for name, dataset in sets.items():
+            evaluation = evaluate(potential, checking_loader(run, potential, dataset))
+            about = {"set": name, "fingerprint": dataset.fingerprint, "run": run.config.name}
+            write_evaluation(run.folder.evaluation(name), evaluation, dataset, potential, about=about)
+            found[name] = evaluation.metrics
+    run.record.note(judged=next(iter(sets)))
+    return found
+
+
+def hand_out(run: Run, potential: Potential, sample: Sequence[Structure], metrics: dict[str, Any]) -> Path | None:
+    """Export the model unless `export.standard_artifacts` is off; return the folder."""
+    if not run.config.export.standard_artifacts:
+        return None
+    folder = run.folder.root / run.config.export.dir
+    with run.record.stage("export"):
+        export_artifacts(
+            potential,
+            folder,
+            targets=run.config.export.targets,
+            provenance=provenance(run, metrics),
+            sample=sample,
+        )
+        in_ase = check_in_ase(folder, potential, sample[0], run.device)
+    run.record.note(artifacts=str(run.config.export.dir), ase_check=in_ase)
+    return folder
+
+
+def check_in_ase(folder: Path, potential: Potential, structure: Structure, device: torch.device) -> dict[str, float]:
+    """Load the artifacts as an ASE calculator and compare one structure with the model.
+
+    Returns:
+        Deviation of the energy, eV per atom, and the largest of a force component, eV/Å.
+
+    Raises:
+        ModelError: they differ by more than rounding explains.
+    """
+    atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
+    atoms.calc = ForgeField.load(folder, device=str(device), head=structure.head or potential.heads[0])
+    (expected,) = predict(potential, [structure])
+    energy = abs(atoms.get_potential_energy() - expected.energy) / len(structure)
+    forces = float(np.abs(atoms.get_forces() - expected.forces).max())
+    allowed = 1e-8 if potential.dtype == torch.float64 else 1e-4
+    if not (energy <= allowed and forces <= 10 * allowed):
+        what = f"the ASE calculator deviates from the model: {energy:.1e} eV per atom, {forces:.1e} eV/Å"
+        raise ModelError(what, str(folder), "do not use these artifacts; please report the model's settings")
+    return {"energy_per_atom": energy, "forces": forces}
+
+
+def provenance(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return where a model comes from, for its manifest: plain values, no paths of this machine."""
+    record = run.record.content
+    return {
+        "run": run.config.name,
+        "task": run.config.task,
+        "started": record["started"],
+        "forgefield": record["environment"]["forgefield"],
+        "torch": record["environment"]["torch"],
+        "data_fingerprint": record.get("fingerprint"),
+        "fit": record.get("fit"),
+        "start": record.get("start"),
+        "errors": {name: found["all"] for name, found in metrics.items()},
+    }
+
+
+def sample_of(dataset: Dataset) -> list[Structure]:
+    """Return a few structures, spread over the data set."""
+    step = max(1, len(dataset) // SAMPLE)
+    return [dataset[k] for k in range(0, len(dataset), step)][:SAMPLE]
+
+
+def error_rows(name: str, errors: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the lines of the summary that tell the errors of one set."""
+    label = "validation" if name == "val" else name
+    rows = []
+    if errors.get("forces_rmse") is not None:
+        share = force_share(errors)
+        typical = f", {significant(100 * share, 2)} % of the typical force" if share is not None else ""
+        rows.append(
+            (
+                f"{label}: forces",
+                f"RMSE {milli(errors['forces_rmse'])}, MAE {milli(errors['forces_mae'])} meV/Å{typical}",
+            )
+        )
+    if errors.get("energy_rmse") is not None:
+        per_atom = f"RMSE {milli(errors['energy_rmse_per_atom'])}, MAE {milli(errors['energy_mae_per_atom'])} meV/atom"
+        rows.append((f"{label}: energy", f"{per_atom} ({milli(errors['energy_rmse'])} per structure)"))
+    if errors.get("stress_rmse") is not None:
+        text = f"RMSE {milli(errors['stress_rmse'])}, MAE {milli(errors['stress_mae'])} meV/Å³"
+        rows.append((f"{label}: stress", text))
+    return rows
+
+
+def _summary(
+    run: Run, data: TrainingData, result: FitResult, metrics: dict[str, Any], report: Path, folder: Path | None
+) -> TaskResult:
+    """Return the table of results and the commands that may come next."""
+    n_val = 0 if data.val is None else len(data.val)
+    ended = WORDS.get(result.reason, result.reason)
+    rows = [
+        ("model", f"{run.record.content['backend']}, {run.record.content['model']['parameters']:,} parameters"),
+        ("data", f"{len(data.train)} training, {n_val} validation structures"),
+        ("epochs", f"{result.epochs_done}, best {result.best_epoch}; {ended}"),
+        ("time", f"{duration(result.seconds)} training, {duration(run.record.content['seconds']['total'])} in all"),
+    ]
+    for name, found in metrics.items():
+        rows += error_rows(name, found["all"])
+    if folder:
+        deviation = run.record.content["ase_check"]["forces"]
+        rows.append(("artifacts", f"agree with the model; in ASE within {deviation:.1e} eV/Å"))
+    files = [report, *([folder] if folder else []), run.folder.best]
+    model = short(folder or run.folder.best)
+    return TaskResult(f"{run.config.name}: {run.config.task}", rows, files, next_commands(run, model), metrics)
+
+
+def next_commands(run: Run, model: str) -> list[tuple[str, str]]:
+    """Return three things to try after training."""
+    root, epochs = short(run.folder.root), 2 * run.config.train.epochs
+    python = f"from forgefield import ForgeField; calculator = ForgeField.load('{model}')"
+    return [
+        (
+            "predict energies and forces of new structures",
+            f"forgefield infer --model {model} --data structures.xyz --out predictions",
+        ),
+        ("train for more epochs", f"forgefield resume {root} --epochs {epochs}"),
+        ("use the model in Python, with ASE", f'python -c "{python}"'),
+    ]

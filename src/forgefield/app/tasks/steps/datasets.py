@@ -1,0 +1,223 @@
+"""Opening, checking and describing the data of a task."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from forgefield.app.folder import write_json
+from forgefield.app.tasks.steps.outcome import say
+from forgefield.app.tasks.steps.run import Run
+from forgefield.core.elements import symbol
+from forgefield.core.errors import DataError, ModelError
+from forgefield.core.structure import Structure
+from forgefield.data.checks import check_elements, check_labels
+from forgefield.data.dataset import Dataset
+from forgefield.data.isolated import separate_isolated
+from forgefield.data.parts import PartName, TrainingData, open_part, open_training
+from forgefield.data.reader import Frames
+from forgefield.data.settings import DataSettings
+from forgefield.train.settings import TrainSettings
+
+_ENDINGS = re.compile(r"(\.(xz|gz|extxyz|xyz|lmdb|db))+$", re.IGNORECASE)
+
+
+class HeadFrames(Frames):
+    """A data set whose structures train, or are asked of, one head.
+
+    Args:
+        dataset: the structures.
+        head: the head.
+        always: replace the head that a structure names; otherwise only fill it in.
+    """
+
+    def __init__(self, dataset: Dataset, head: str, *, always: bool) -> None:
+        others = sorted({name for part in dataset.parts for name in part.others})
+        super().__init__(dataset.name, dataset.parts[0].chosen if dataset.parts else {}, others, dataset.notes)
+        self._dataset, self._head, self._always = dataset, head, always
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Structure:
+        structure = self._dataset[index]
+        if structure.head is not None and not self._always:
+            return structure
+        return dataclasses.replace(structure, head=self._head)
+
+
+def load_training_data(run: Run) -> TrainingData:
+    """Open and split the training data, and check that every trained label is there."""
+    with run.record.stage("reading"):
+        data = _with_head(open_training(run.config.data), run.config.train.head_key)
+        needed = trained_quantities(run.config.train)
+        check_labels(data.train, needed)
+        if data.val is None:
+            run.say("note: there are no validation data; the best epoch is chosen on the training data")
+        else:
+            check_labels(data.val, needed)
+            check_elements(data.val, data.train.elements())
+    n_val = 0 if data.val is None else len(data.val)
+    names = " ".join(symbol(z) for z in data.train.elements())
+    run.say(f"data: {len(data.train)} structures to train on, {n_val} to validate on; elements: {names}")
+    return data
+
+
+def note_training_data(run: Run, data: TrainingData) -> None:
+    """Record what the training data are and how they were split."""
+    if data.split is not None:
+        write_json(run.folder.split, data.split.to_dict())
+    described = {"train": describe(data.measured, run.config.data.train)}
+    if run.config.data.val and data.val is not None:
+        described["val"] = describe(data.val, run.config.data.val)
+    run.record.note(data=described, split=_split_record(data, run.config.data), fingerprint=fingerprint(data))
+
+
+def load_test_data(run: Run, elements: Sequence[int]) -> Dataset | None:
+    """Open the test data, if there are any; frames of one free atom are left out."""
+    if not run.config.data.test:
+        return None
+    with run.record.stage("reading"):
+        test = _fill_head(open_part(run.config.data, "test"), run.config.train.head_key)
+        test = without_free_atoms(test, run.console)
+        check_elements(test, elements, "the model")
+        check_some_label(test)
+    described = {**run.record.content.get("data", {}), "test": describe(test, run.config.data.test)}
+    run.record.note(data=described)
+    return test
+
+
+def open_asked(settings: DataSettings, head: str | None) -> tuple[Dataset, tuple[Path, ...]]:
+    """Open the data that evaluate or infer works on, and return them with their paths.
+
+    Args:
+        settings: the data block; `lmdb` is meant where it is given, else `test`.
+        head: the head to ask; None leaves it to the structures.
+    """
+    name: PartName = "lmdb" if settings.lmdb else "test"
+    dataset = open_part(settings, name, active=True)
+    if len(dataset) == 0:
+        raise DataError("no structure is left", dataset.name, "check data.indices and data.test_indices")
+    if head is not None:
+        dataset = Dataset([HeadFrames(dataset, head, always=True)])
+    return dataset, getattr(settings, name)
+
+
+def check_heads(dataset: Dataset, heads: Sequence[str], setting: str) -> None:
+    """Refuse structures that do not say which of several heads they belong to.
+
+    Args:
+        dataset: the structures.
+        heads: the model's heads.
+        setting: the setting that would say it, for the message.
+
+    Raises:
+        ModelError: a structure names no head, or one that the model does not have.
+    """
+    listing = ", ".join(heads)
+    for structure in dataset:
+        if structure.head is None and len(heads) > 1:
+            what = f"names no head, and the model has {len(heads)}: {listing}"
+            raise ModelError(what, structure.origin, f"set {setting} to one of them")
+        if structure.head is not None and structure.head not in heads:
+            what = f"belongs to head {structure.head!r}, which the model does not have"
+            raise ModelError(what, structure.origin, f"the model's heads: {listing}; {setting} sets one for all")
+
+
+def heads_of(dataset: Dataset) -> list[str]:
+    """Return the heads that a new model needs: those the structures name, or one called default.
+
+    Raises:
+        DataError: some structures name a head and some do not.
+    """
+    named = sorted({s.head for s in dataset if s.head is not None})
+    nameless = next((s.origin for s in dataset if s.head is None), None)
+    if named and nameless is not None:
+        what = f"names no head, but other frames do ({', '.join(named)})"
+        raise DataError(what, nameless, "name one in every frame, or set train.head_key for those without")
+    return named or ["default"]
+
+
+def without_free_atoms(dataset: Dataset, console: Console) -> Dataset:
+    """Leave out frames of one free atom: they give reference energies, and would blur the errors."""
+    rest, free = separate_isolated(dataset)
+    if len(rest) == 0:
+        raise DataError("holds no structures to evaluate", dataset.name, "it has frames of one free atom only")
+    if len(free):
+        say(console, f"note: {len(free)} frames of one free atom are left out of the evaluation")
+    return rest
+
+
+def check_some_label(dataset: Dataset) -> None:
+    """Refuse to evaluate on data without any label.
+
+    Raises:
+        DataError: there is none; what the files have instead is named.
+    """
+    if any(structure.labels for structure in dataset):
+        return
+    others = sorted({name for part in dataset.parts for name in part.others})
+    seen = f"; the files have {', '.join(others)}" if others else ""
+    fix = "set data.energy_key and data.forces_key, or use task infer, which needs no labels"
+    raise DataError(f"no frame has an energy, forces or a stress to compare with{seen}", dataset.name, fix)
+
+
+def trained_quantities(train: TrainSettings) -> set[str]:
+    """Return the labels that the loss needs."""
+    weights = {"energy": train.energy_weight, "forces": train.force_weight, "stress": train.stress_weight}
+    return {name for name, weight in weights.items() if weight > 0}
+
+
+def fingerprint(data: TrainingData) -> str:
+    """Return the SHA-256 of training and validation data together (hex)."""
+    parts = [data.measured.fingerprint, "" if data.val is None else data.val.fingerprint]
+    return hashlib.sha256(":".join(parts).encode()).hexdigest()
+
+
+def describe(dataset: Dataset, paths: Sequence[Path]) -> dict[str, Any]:
+    """Return where a data set comes from and what it holds, for the record."""
+    elements: set[int] = set()
+    n_atoms = 0
+    for structure in dataset:
+        elements.update(structure.numbers.tolist())
+        n_atoms += len(structure)
+    return {
+        "path": ", ".join(str(p) for p in paths),
+        "n_structures": len(dataset),
+        "n_atoms": n_atoms,
+        "elements": sorted(elements),
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def set_name(paths: Sequence[Path]) -> str:
+    """Return what an evaluated set is called: the file's name without its ending, or test for several files."""
+    if len(paths) != 1:
+        return "test"
+    name = re.sub(r"[^\w.+-]+", "_", _ENDINGS.sub("", Path(paths[0]).name)).strip("._")
+    return f"test_{name}" if name in ("", "val") else name
+
+
+def _with_head(data: TrainingData, head: str | None) -> TrainingData:
+    val = None if data.val is None else _fill_head(data.val, head)
+    return data._replace(measured=_fill_head(data.measured, head), train=_fill_head(data.train, head), val=val)
+
+
+def _fill_head(dataset: Dataset, head: str | None) -> Dataset:
+    """Give the structures that name no head this one."""
+    return dataset if head is None else Dataset([HeadFrames(dataset, head, always=False)])
+
+
+def _split_record(data: TrainingData, settings: DataSettings) -> dict[str, Any]:
+    """Return sizes and origin of the split."""
+    sizes = {"train": len(data.train), "val": 0 if data.val is None else len(data.val)}
+    if data.split is not None:
+        how = f"{100 * settings.val_fraction:g} % of the training data, drawn with seed {settings.split_seed}"
+        return {**sizes, "hash": data.split.hash, "how": how}
+    return {**sizes, "hash": "", "how": "data.val" if settings.val else "no validation data"}

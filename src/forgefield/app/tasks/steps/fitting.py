@@ -1,0 +1,92 @@
+"""Fitting a potential inside a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from forgefield.app.tasks.steps.datasets import fingerprint
+from forgefield.app.tasks.steps.run import Run
+from forgefield.data.dataset import Dataset
+from forgefield.data.loader import Loader, make_loader
+from forgefield.data.parts import TrainingData
+from forgefield.models.potential import Potential
+from forgefield.train.loop import FitResult, fit
+
+WORDS = {
+    "epochs": "all epochs done",
+    "early_stop": "stopped early: the validation loss no longer fell",
+    "max_minutes": "stopped by train.max_minutes; `forgefield resume` continues",
+}
+
+
+def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: bool = False) -> FitResult:
+    """Fit the potential; it ends with the weights of the best validation."""
+    train, val = training_loader(run, potential, data.train), checking_loader(run, potential, data.val or data.train)
+    with run.record.stage("training"):
+        result = fit(
+            potential,
+            train,
+            val,
+            run.config.train,
+            folder=run.folder.root,
+            device=run.device,
+            resume=resume,
+            config_fingerprint=model_fingerprint(potential),
+            data_fingerprint=fingerprint(data),
+            console=run.console,
+        )
+    run.record.note(
+        fit={
+            "best_epoch": result.best_epoch,
+            "best_metric": result.best_metric,
+            "epochs_done": result.epochs_done,
+            "seconds": result.seconds,
+            "reason": WORDS.get(result.reason, result.reason),
+        }
+    )
+    return result
+
+
+def training_loader(run: Run, potential: Potential, dataset: Dataset) -> Loader:
+    """Return the batches that are trained on."""
+    train = run.config.train
+    return make_loader(
+        dataset,
+        potential.needs,
+        batch_size=train.batch_size,
+        heads=potential.heads,
+        dtype=potential.dtype,
+        device=run.device,
+        shuffle=True,
+        seed=train.seed,
+        drop_last=train.drop_last,
+        num_workers=train.num_workers,
+    )
+
+
+def checking_loader(run: Run, potential: Potential, dataset: Dataset) -> Loader:
+    """Return the batches of a set to evaluate, in its order."""
+    return make_loader(
+        dataset,
+        potential.needs,
+        batch_size=run.config.data.batch_size,
+        heads=potential.heads,
+        dtype=potential.dtype,
+        device=run.device,
+    )
+
+
+def model_fingerprint(potential: Potential) -> str:
+    """Return the SHA-256 of what a model is apart from its weights (hex)."""
+    what = {
+        "backend": potential.backend,
+        "settings": potential.settings.model_dump(mode="json"),
+        "elements": potential.elements,
+        "heads": potential.heads,
+        "dtype": str(potential.dtype),
+        "self_energies": potential.self_energies.tolist(),
+        "scale": potential.scale.tolist(),
+        "shift": potential.shift.tolist(),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

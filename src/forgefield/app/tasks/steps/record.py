@@ -1,0 +1,92 @@
+"""run.json: what a run was asked, on what, how long it took and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forgefield.app.folder import RunFolder, write_json
+from forgefield.app.run import RunConfig
+from forgefield.app.tasks.steps.machine import environment, peak_memory
+
+
+class RunRecord:
+    """Collects the record of one run and writes it whenever something is added.
+
+    Args:
+        folder: the run folder.
+        config: the run.
+        device: where it computes.
+        dtype: of the model.
+        earlier: record of the run that this one continues.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        earlier: dict[str, Any] | None = None,
+    ) -> None:
+        self.path, self.device = folder.record, device
+        self.start = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+        self.content: dict[str, Any] = {
+            **(earlier or {}),
+            "schema_version": "forgefield-run-1",
+            "name": config.name,
+            "task": config.task,
+            "backend": config.backend,
+            "status": "running",
+            "command": command_line(),
+            "reproduce": shlex.join(
+                ["forgefield", "run", str(folder.resolved), "--set", f"run_dir={folder.root}-again"]
+            ),
+            "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "environment": environment(device, dtype),
+        }
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure how long a stage takes."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def note(self, **parts: object) -> None:
+        """Add parts to the record and write it."""
+        self.content |= parts
+        self.content["seconds"] = {**self.seconds, "total": time.perf_counter() - self.start}
+        self.content["peak_memory"] = peak_memory(self.device)
+        write_json(self.path, self.content)
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """Write how the run ended, also if it ended badly."""
+        try:
+            yield
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            status = "stopped by the user" if stopped else f"stopped by an error: {error}"
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self.note(status=status)
+            raise
+
+
+def command_line() -> str:
+    """Return how this program was started, as it would be typed."""
+    program = Path(sys.argv[0])
+    if program.stem in ("forgefield", "__main__") or program.parent.name == "forgefield":
+        return shlex.join(["forgefield", *sys.argv[1:]])
+    return shlex.join(["python", *sys.argv]) if sys.argv[0] else "interactive Python"

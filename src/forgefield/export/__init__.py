@@ -1,0 +1,1 @@
+"""Bundle -> Artifact: verified files to run elsewhere, and the ASE calculator."""

@@ -1,0 +1,144 @@
+"""The ASE calculator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from forgefield.core.errors import ConfigError, DeviceError, ModelError
+from forgefield.core.structure import Structure
+from forgefield.export.prediction import predict
+from forgefield.export.verlet import VerletList
+from forgefield.models.bundle import load_bundle
+from forgefield.models.potential import Potential
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class ForgeField(Calculator):
+    """ASE calculator of a potential: energy, free_energy, energies, forces and, in 3D-periodic cells, stress.
+
+    Units are ASE's: eV, Å, eV/Å, eV/Å^3; stress in Voigt order xx, yy, zz, yz, xz, xy, positive = tensile.
+    `free_energy` equals `energy`; `energies` are per atom, self-atomic energies included.
+
+    Args:
+        potential: the model, on the device and in the precision to run in.
+        head: name of the head to use; may be left out if the model has one only.
+        skin: margin of the neighbour search, Å; 0 searches at every step. The results do not depend on it.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(self, potential: Potential, *, head: str | None = None, skin: float = 0.5) -> None:
+        super().__init__()
+        self.potential = potential.eval()
+        self.head = choose_head(potential.heads, head)
+        self.neighbours = VerletList(potential.cutoff, skin)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        device: str = "auto",
+        dtype: str | torch.dtype | None = None,
+        head: str | None = None,
+        skin: float = 0.5,
+    ) -> ForgeField:
+        """Load an artifact folder (or its manifest.json) and check the weights against their sha256.
+
+        Args:
+            folder: the `artifacts` folder.
+            device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
+            dtype: "float32" or "float64"; None keeps the precision the model was saved in.
+            head: name of the head; may be left out if the model has one only.
+            skin: margin of the neighbour search, Å.
+
+        Raises:
+            ForgeError: the folder, its weights, the device, the dtype or the head cannot be used.
+        """
+        potential = load_bundle(Path(folder), dtype=choose_dtype(dtype), device=choose_device(device))
+        return cls(potential, head=head, skin=skin)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Compute all properties at once (ASE calls this when something changed)."""
+        super().calculate(atoms, properties, system_changes)
+        structure = Structure(
+            self.atoms.numbers,
+            self.atoms.positions,
+            self.atoms.cell.array,
+            self.atoms.pbc,
+            head=self.head,
+            origin="Atoms",
+        )
+        has_stress = bool(structure.pbc.all())
+        if "stress" in (properties or ()) and not has_stress:
+            raise PropertyNotImplementedError(
+                "stress needs a cell that is periodic in all three directions; this one has "
+                f"pbc = {structure.pbc.tolist()}. Set atoms.pbc = True and a cell"
+            )
+        (found,) = predict(self.potential, [structure], [self.neighbours.pairs(structure)])
+        self.results = {
+            "energy": found.energy,
+            "free_energy": found.energy,
+            "energies": found.atom_energies,
+            "forces": found.forces,
+        }
+        if has_stress:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
+
+
+def choose_head(heads: list[str], head: str | None) -> str:
+    """Return the head to use; None is enough if there is one only.
+
+    Raises:
+        ModelError: the head is missing from the model, or several heads are there and none was named.
+    """
+    if head is None and len(heads) == 1:
+        return heads[0]
+    names = ", ".join(repr(h) for h in heads)
+    if head is None:
+        raise ModelError(f"the model has {len(heads)} heads", "head", f"name one of {names}")
+    if head not in heads:
+        raise ModelError(f"the model has no head {head!r}", "head", f"name one of {names}")
+    return head
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device of that name; "auto" is the first GPU, or the CPU if there is none.
+
+    Raises:
+        DeviceError: it is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(f"{device!r} is no device", "device", "use auto, cpu, cuda or cuda:0") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise DeviceError(f"{device!r} is not there ({there} CUDA devices found)", "device", "use auto or cpu")
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """Return the torch dtype of a name; None stays None.
+
+    Raises:
+        ConfigError: neither float32 nor float64.
+    """
+    if dtype is None or dtype in DTYPES.values():
+        return dtype
+    if dtype not in DTYPES:
+        raise ConfigError(f"{dtype!r} is no dtype to run in", "dtype", "use float32 or float64")
+    return DTYPES[dtype]

@@ -1,0 +1,83 @@
+"""Energy, forces and stress of single structures as numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from forgefield.core.errors import ModelError
+from forgefield.core.structure import Structure
+from forgefield.graph.build import build_graph
+from forgefield.graph.pairs import Pairs
+from forgefield.models.potential import Potential
+
+
+class Prediction(NamedTuple):
+    """What a potential says about one structure, atoms in the structure's order."""
+
+    energy: float  # eV
+    forces: np.ndarray  # (N, 3), eV/Å
+    stress: np.ndarray  # (3, 3), eV/Å^3; zeros without a volume
+    atom_energies: np.ndarray  # (N,), eV
+
+
+Candidate = Callable[[Structure], Prediction]
+"""Anything that predicts one structure: the eager model, a loaded file, a calculator."""
+
+
+def predict(
+    potential: Potential, structures: Sequence[Structure], pairs: Sequence[Pairs] | None = None
+) -> list[Prediction]:
+    """Predict a few structures in one batch, without recording gradients.
+
+    Args:
+        potential: the eager model.
+        structures: one or more structures of known elements.
+        pairs: neighbour pairs found before, one set per structure.
+
+    Raises:
+        ModelError: an element is unknown, or an output is not finite.
+    """
+    weight = next(potential.parameters())
+    graph = build_graph(
+        structures,
+        potential.needs,
+        heads=potential.heads,
+        dtype=weight.dtype,
+        device=weight.device,
+        pairs=pairs,
+    )
+    with torch.no_grad():
+        outputs = potential(graph)
+    energy, forces, stress, atom_energies = (
+        t.detach().cpu().double().numpy()
+        for t in (outputs.energy, outputs.forces, outputs.stress, outputs.atom_energies)
+    )
+    ends = np.cumsum([len(s) for s in structures])
+    results = []
+    for k, (structure, end) in enumerate(zip(structures, ends, strict=True)):
+        atoms = slice(end - len(structure), end)
+        results.append(Prediction(float(energy[k]), forces[atoms], stress[k], atom_energies[atoms]))
+        require_finite(results[-1], structure.origin)
+    return results
+
+
+def require_finite(prediction: Prediction, where: str) -> None:
+    """Raise if any number of the prediction is NaN or infinite."""
+    for name, value in prediction._asdict().items():
+        if not np.isfinite(value).all():
+            raise ModelError(
+                f"the predicted {name} is NaN or infinite",
+                where,
+                "look for overlapping atoms; check the weights",
+            )
+
+
+def self_energies(potential: Potential, structure: Structure) -> np.ndarray:
+    """Self-atomic energies of the structure's atoms, (N,), eV."""
+    head = 0 if structure.head is None else potential.heads.index(structure.head)
+    table = potential.self_energies[head].cpu().numpy()
+    return table[np.searchsorted(potential.elements, structure.numbers)]

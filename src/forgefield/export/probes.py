@@ -1,0 +1,58 @@
+"""Structures to verify an exported file on, beside the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from forgefield.core.elements import covalent_radii
+from forgefield.core.structure import Structure
+
+
+def bare(structure: Structure, heads: Sequence[str]) -> Structure:
+    """Return the structure without labels, on a head the model has."""
+    head = structure.head if structure.head in heads else heads[0]
+    return Structure(
+        structure.numbers,
+        structure.positions,
+        structure.cell,
+        structure.pbc,
+        head=head,
+        origin=structure.origin,
+    )
+
+
+def probes(
+    sample: Sequence[Structure], elements: Sequence[int], heads: Sequence[str], cutoff: float
+) -> list[Structure]:
+    """Make small structures unlike the sample, so that nothing of the sample can be frozen into a file.
+
+    A lone atom; the smallest structure of the sample (three atoms or more, if there is one) with an atom less; with an
+    element less, if it has several; in a periodic box; and a crystal with one atom per cell, the cell shorter than the
+    cutoff. The lone atom and the crystal are on the last head.
+
+    Args:
+        sample: structures of the data set.
+        elements: atomic numbers the model knows.
+        heads: names of the model's heads.
+        cutoff: cutoff radius, Å.
+    """
+    smallest = min((s for s in sample if len(s) > 2), key=len, default=sample[0])
+    first, last_head = bare(smallest, heads), heads[-1]
+    made = [Structure(np.array([elements[0]]), np.zeros((1, 3)), head=last_head, origin="probe: lone atom")]
+    x, z = first.positions, first.numbers
+    if len(first) > 2:
+        made.append(Structure(z[1:], x[1:], first.cell, first.pbc, head=first.head, origin="probe: one atom less"))
+    rest = z != z[-1]
+    if rest.any():
+        made.append(
+            Structure(z[rest], x[rest], first.cell, first.pbc, head=first.head, origin="probe: one element less")
+        )
+    box = np.diag(np.ptp(x, axis=0) + 3.0) + np.array([[0.0, 0.0, 0.0], [0.4, 0.0, 0.0], [0.2, 0.3, 0.0]])
+    made.append(Structure(z, x, box, np.ones(3, bool), head=first.head, origin="probe: periodic box"))
+    edge = max(0.6 * cutoff, 2.0 * float(covalent_radii[elements[-1]]))
+    cell = edge * np.array([[1.0, 0.0, 0.0], [0.3, 1.0, 0.0], [0.1, 0.2, 1.0]])
+    last = np.array([elements[-1]])
+    made.append(Structure(last, np.zeros((1, 3)), cell, np.ones(3, bool), head=last_head, origin="probe: crystal"))
+    return made

@@ -1,0 +1,204 @@
+"""The part of a TorchScript file that turns a directed edge list into the model's graph.
+
+Everything here is compiled by `torch.jit.script`: plain tensor operations, typed, no Python objects.
+"""
+
+# `from __future__ import annotations` is left out: TorchScript reads the annotations themselves.
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class ScriptablePotential(nn.Module):
+    """Checks its inputs, builds the graph and calls the traced model.
+
+    Args:
+        core: the traced model; takes the tensors of `Graph` in their order.
+        elements: atomic numbers the model knows.
+        heads: names of its heads.
+        cutoff: cutoff radius, Å.
+        dtype: of its weights.
+    """
+
+    elements: list[int]
+    heads: list[str]
+    cutoff: float
+
+    def __init__(
+        self,
+        core: nn.Module,
+        elements: Sequence[int],
+        heads: Sequence[str],
+        cutoff: float,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.core = core
+        self.elements, self.heads, self.cutoff = list(elements), list(heads), float(cutoff)
+        known = torch.zeros(119, dtype=torch.bool)
+        known[self.elements] = True
+        self.register_buffer("known", known)
+        self.register_buffer("like", torch.zeros((), dtype=dtype))
+
+    def forward(
+        self,
+        positions: Tensor,
+        numbers: Tensor,
+        cell: Tensor,
+        edge_index: Tensor,
+        shifts: Tensor,
+        head: int = 0,
+    ) -> dict[str, Tensor]:
+        """Predict one structure.
+
+        Args:
+            positions: (N, 3), Å.
+            numbers: atomic numbers, (N,).
+            cell: rows are lattice vectors, (3, 3), Å; zeros for a molecule.
+            edge_index: sender and receiver of every edge, both directions of each pair, (2, E).
+            shifts: lattice translation of the edge, (E, 3), Å: vector = x[receiver] - x[sender] + shift.
+            head: index into `heads`.
+
+        Returns:
+            energy (), eV, float64; forces (N, 3), eV/Å; stress (3, 3), eV/Å^3; atom_energies (N,), eV.
+        """
+        like = self.like
+        x = positions.to(device=like.device)
+        numbers = numbers.to(device=like.device, dtype=torch.long)
+        edges = edge_index.to(device=like.device, dtype=torch.long)
+        shift = shifts.to(device=like.device, dtype=x.dtype)
+        box = cell.to(device=like.device, dtype=like.dtype).reshape(1, 3, 3)
+        self.check_inputs(x, numbers, edges, shift, head)
+        n = x.size(0)
+
+        first, second, pair_shift = half_of(x, edges, shift, self.cutoff)
+        order = torch.argsort(numbers, stable=True)
+        inverse = torch.argsort(order)
+        first, second = inverse.index_select(0, first), inverse.index_select(0, second)
+        sender, pair, sign, reverse, forward_slot, backward_slot = neighbour_table(first, second, n, like)
+        energy, forces, stress, atom_energies = self.core(
+            x.index_select(0, order).to(like.dtype),
+            numbers.index_select(0, order),
+            torch.zeros_like(numbers),
+            order,
+            inverse,
+            box,
+            (torch.det(box).abs() > 0).reshape(1, 1).expand(1, 3),
+            torch.full([1], head, dtype=torch.long, device=like.device),
+            first,
+            second,
+            pair_shift.to(like.dtype),
+            sender,
+            pair,
+            sign,
+            reverse,
+            forward_slot,
+            backward_slot,
+        )
+        return {"energy": energy[0], "forces": forces, "stress": stress[0], "atom_energies": atom_energies}
+
+    def check_inputs(self, x: Tensor, numbers: Tensor, edges: Tensor, shift: Tensor, head: int) -> None:
+        """Raise on shapes, elements, indices or heads that do not fit."""
+        n = x.size(0)
+        if n == 0 or x.dim() != 2 or x.size(1) != 3:
+            raise RuntimeError(f"positions must be (N, 3) with N > 0, not {x.shape}")
+        if numbers.dim() != 1 or numbers.size(0) != n:
+            raise RuntimeError(f"numbers must be ({n},), not {numbers.shape}")
+        if edges.dim() != 2 or edges.size(0) != 2:
+            raise RuntimeError(f"edge_index must be (2, E), not {edges.shape}")
+        if shift.dim() != 2 or shift.size(0) != edges.size(1) or shift.size(1) != 3:
+            raise RuntimeError(f"shifts must be ({edges.size(1)}, 3), not {shift.shape}")
+        unknown = ~self.known.index_select(0, numbers.clamp(0, 118)) | (numbers > 118)
+        if bool(unknown.any()):
+            first = int(numbers[unknown][0])
+            raise RuntimeError(f"unknown element: atomic number {first}; the model knows {self.elements}")
+        if edges.size(1) > 0 and (int(edges.min()) < 0 or int(edges.max()) >= n):
+            raise RuntimeError(f"edge_index points outside the {n} atoms")
+        if head < 0 or head >= len(self.heads):
+            raise RuntimeError(f"head {head} does not exist; the model has {len(self.heads)}: {self.heads}")
+
+
+def half_of(
+    x: Tensor, edges: Tensor, shift: Tensor, cutoff: float, same: float = 1e-4
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keep one of the two directions of each edge, and only those shorter than the cutoff.
+
+    Between different atoms the edge whose sender has the lower index is kept; of an atom and its own image the
+    one whose translation is positive in its first component that is not zero.
+
+    Args:
+        x: positions, (N, 3), Å.
+        edges: sender and receiver, (2, E).
+        shift: (E, 3), Å.
+        cutoff: Å.
+        same: components of translations smaller than this count as zero, Å.
+
+    Returns:
+        First and second atom of each pair (P,), (P,) and its shift (P, 3), Å.
+    """
+    vectors = x.index_select(0, edges[1]) - x.index_select(0, edges[0]) + shift
+    squares = (vectors * vectors).sum(1)
+    if bool((squares < 1e-12).any()):
+        raise RuntimeError("an edge has zero length: two atoms coincide, or an atom is its own neighbour")
+    translated = shift.abs().amax(1) > same
+    if bool((translated & (squares > 4.0 * cutoff * cutoff)).any()):
+        raise RuntimeError(
+            "an edge is longer than twice the cutoff: use edge_index = [sender, receiver] and "
+            "shifts with vector = x[receiver] - x[sender] + shift"
+        )
+    near = torch.nonzero(squares < cutoff * cutoff).squeeze(1)
+    sender, receiver = edges[0].index_select(0, near), edges[1].index_select(0, near)
+    shift, squares = shift.index_select(0, near), squares.index_select(0, near)
+    step = torch.where(shift.abs() < same, torch.zeros_like(shift), torch.sign(shift))
+    sense = 9.0 * step[:, 0] + 3.0 * step[:, 1] + step[:, 2]
+    kept = (sender < receiver) | ((sender == receiver) & (sense > 0))
+    rows, others = torch.nonzero(kept).squeeze(1), torch.nonzero(~kept).squeeze(1)
+    n = x.size(0)
+    key = torch.sort(sender.index_select(0, rows) * n + receiver.index_select(0, rows))[0]
+    other_key = torch.sort(receiver.index_select(0, others) * n + sender.index_select(0, others))[0]
+    total, other_total = squares.index_select(0, rows).sum(), squares.index_select(0, others).sum()
+    balanced = bool((total - other_total).abs() <= 1e-4 * (1.0 + total))
+    if key.size(0) != other_key.size(0) or not bool((key == other_key).all()) or not balanced:
+        raise RuntimeError("the edge list must hold both directions of every pair (a full neighbour list)")
+    return sender.index_select(0, rows), receiver.index_select(0, rows), shift.index_select(0, rows)
+
+
+def neighbour_table(
+    first: Tensor, second: Tensor, n: int, like: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Lay both directions of all pairs out by receiver, padded to the largest number of neighbours.
+
+    Args:
+        first: first atom of each pair, (P,).
+        second: second atom, (P,).
+        n: number of atoms.
+        like: a tensor of the model's dtype and device.
+
+    Returns:
+        table_sender, table_pair, table_sign (N, K), reverse (N K,), slot_forward and slot_backward (P,), as `Graph`.
+    """
+    p = first.size(0)
+    receiver, sender = torch.cat([second, first]), torch.cat([first, second])
+    degree = torch.zeros(n, dtype=torch.long, device=like.device).index_add(0, receiver, torch.ones_like(receiver))
+    width = int(degree.max()) if p > 0 else 0
+    by_receiver = torch.argsort(receiver, stable=True)
+    start = torch.cumsum(degree, 0) - degree
+    place = torch.arange(2 * p, device=like.device) - start.index_select(0, receiver.index_select(0, by_receiver))
+    rank = torch.zeros_like(receiver).index_copy(0, by_receiver, place)
+    slot = receiver * width + rank
+    forward_slot, backward_slot = slot[:p], slot[p:]
+    index = torch.arange(p, device=like.device)
+    empty = torch.zeros(n * width, dtype=torch.long, device=like.device)
+    ones = torch.ones(p, dtype=like.dtype, device=like.device)
+    signs = torch.zeros(n * width, dtype=like.dtype, device=like.device)
+    other = torch.cat([backward_slot, forward_slot])
+    reverse = torch.arange(n * width, device=like.device).index_copy(0, slot, other)
+    return (
+        empty.index_copy(0, slot, sender).reshape(n, width),
+        empty.index_copy(0, slot, torch.cat([index, index])).reshape(n, width),
+        signs.index_copy(0, slot, torch.cat([ones, -ones])).reshape(n, width),
+        reverse,
+        forward_slot,
+        backward_slot,
+    )

@@ -1,0 +1,133 @@
+"""TorchScript: one file that `torch.jit.load` runs without this package."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from forgefield.core.catalog import Entry
+from forgefield.core.quantities import QUANTITIES
+from forgefield.core.settings import Settings
+from forgefield.core.structure import Structure
+from forgefield.export.prediction import Candidate, Prediction
+from forgefield.export.scriptable import ScriptablePotential
+from forgefield.export.target import Target
+from forgefield.graph.build import build_graph
+from forgefield.graph.graph import Graph
+from forgefield.graph.pairs import find_pairs
+from forgefield.models.potential import Potential
+
+METADATA = "forgefield.json"
+
+
+class TorchScriptSettings(Settings):
+    """Settings of the TorchScript file: there are none yet."""
+
+
+class FlatPotential(nn.Module):
+    """The potential as a function of plain tensors, in the order of `Graph`; what is traced."""
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__()
+        self.potential = potential
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return energy (S,), forces (N, 3), stress (S, 3, 3) and atom energies (N,)."""
+        outputs = self.potential(Graph(*tensors))
+        return outputs.energy, outputs.forces, outputs.stress, outputs.atom_energies
+
+
+class TorchScriptTarget(Target):
+    """Writes and reads the TorchScript file.
+
+    Args:
+        settings: of the file.
+    """
+
+    filename = "model.torchscript.pt"
+    format = "torchscript"
+
+    def __init__(self, settings: TorchScriptSettings | None = None) -> None:
+        self.settings = settings or TorchScriptSettings()
+
+    def write(self, potential: Potential, path: Path, sample: Structure) -> None:
+        """Trace the model on the sample, wrap it in the script that builds its graph, and save it on the CPU."""
+        core = copy.deepcopy(potential).cpu().eval().requires_grad_(False)
+        graph = build_graph([sample], core.needs, heads=core.heads, dtype=core.dtype)
+        with quiet():
+            traced = torch.jit.trace(FlatPotential(core), tuple(graph), check_trace=False)
+            module = torch.jit.script(ScriptablePotential(traced, core.elements, core.heads, core.cutoff, core.dtype))
+            buffer = io.BytesIO()
+            torch.jit.save(module, buffer, _extra_files={METADATA: json.dumps(metadata(core, traced))})
+        path.write_bytes(buffer.getbuffer())
+
+    def read(self, path: Path) -> Candidate:
+        """Load the file; the function returned finds the neighbours and calls it."""
+        with quiet():
+            module = torch.jit.load(str(path), map_location="cpu")
+
+        def candidate(structure: Structure) -> Prediction:
+            index, shifts = directed_edges(structure, module.cutoff)
+            head = 0 if structure.head is None else module.heads.index(structure.head)
+            tensors = (torch.from_numpy(np.array(a)) for a in (structure.positions, structure.numbers, structure.cell))
+            with torch.no_grad():
+                found = module(*tensors, torch.from_numpy(index), torch.from_numpy(shifts), head)
+            array = {k: v.double().numpy() for k, v in found.items()}
+            return Prediction(float(array["energy"]), array["forces"], array["stress"], array["atom_energies"])
+
+        return candidate
+
+
+def directed_edges(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return both directions of all pairs: indices (2, E) [sender, receiver] and Cartesian shifts (E, 3), Å."""
+    pairs = find_pairs(structure, cutoff)
+    shift = pairs.shift @ structure.cell
+    sender, receiver = (np.concatenate(p) for p in ((pairs.first, pairs.second), (pairs.second, pairs.first)))
+    return np.stack([sender, receiver]).astype(np.int64), np.concatenate([shift, -shift])
+
+
+def metadata(potential: Potential, traced: torch.jit.ScriptModule) -> dict[str, object]:
+    """Return what a program needs to know to use the file; stored inside it."""
+    device = "cpu" if bound_to_cpu(traced) else "any"
+    return {
+        "elements": potential.elements,
+        "heads": potential.heads,
+        "cutoff": potential.cutoff,
+        "dtype": str(potential.dtype).removeprefix("torch."),
+        "units": {"length": "Å", **{q.name: q.unit for q in QUANTITIES.values()}},
+        "inputs": "positions (N,3), numbers (N), cell (3,3), edge_index (2,E), shifts (E,3), head=0",
+        "device": device,
+        "outputs": "energy (), forces (N,3), stress (3,3), atom_energies (N)",
+        "torch": torch.__version__,
+    }
+
+
+def bound_to_cpu(traced: torch.jit.ScriptModule) -> bool:
+    """Whether the trace makes tensors on the CPU by name: `map_location` cannot move those.
+
+    Moving a tensor to the CPU on purpose (`aten::to`) is no hindrance.
+    """
+    graph = traced.inlined_graph  # keeps the nodes alive
+    devices = [n.output() for n in graph.findAllNodes("prim::Constant") if str(n.output().type()) == "Device"]
+    return any(use.user.kind() != "aten::to" for value in devices for use in value.uses())
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Silence the notices that TorchScript is frozen, and the tracer's about sizes, which verification covers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        yield
+
+
+ENTRY = Entry(settings=TorchScriptSettings, build=TorchScriptTarget, summary="one file for torch.jit.load")

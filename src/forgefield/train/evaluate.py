@@ -1,0 +1,187 @@
+"""Potential + loader -> predictions of every structure, and their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from forgefield.core.errors import DataError
+from forgefield.train.loss import LossReport, WeightedLoss
+from forgefield.train.metrics import Metrics, Table, measure_errors
+from forgefield.train.step import autocast
+
+if TYPE_CHECKING:
+    from forgefield.data.loader import Batch, Loader
+    from forgefield.models.potential import Outputs, Potential
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the potential says of one structure.
+
+    Args:
+        index: position of the structure in the data set.
+        energy: total energy, eV.
+        forces: (n, 3), eV/Å; None if only energies were asked for.
+        stress: (3, 3), eV/Å^3, zero without a cell; None if only energies were asked for.
+    """
+
+    index: int
+    energy: float
+    forces: np.ndarray | None
+    stress: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Predictions in the order of the data set, their errors, and what was done differently than asked.
+
+    Args:
+        predictions: one per structure.
+        metrics: see `metrics.measure_errors`.
+        notes: sentences for the user, e.g. that amp was off on a CPU.
+    """
+
+    predictions: list[Prediction]
+    metrics: Metrics
+    notes: tuple[str, ...] = ()
+
+
+def evaluate(potential: Potential, loader: Loader, *, energy_only: bool = False, amp: bool = False) -> Evaluation:
+    """Predict every structure of a loader once and compare with the labels there are.
+
+    Args:
+        potential: used as it stands, in evaluation mode, without gradients.
+        loader: its `dataset` tells config_type and head of each structure.
+        energy_only: leave forces and stress out of predictions and errors.
+        amp: float16 autocast on CUDA.
+
+    Raises:
+        DataError: the loader is empty, or a prediction is not finite.
+    """
+    table = gather(potential, loader, amp=amp)
+    _check_finite(table, loader)
+    structures = [loader.dataset[i] for i in table.index.tolist()]
+    groups = {
+        "config_type": np.array([s.config_type for s in structures], dtype=object),
+        "head": np.array([s.head or potential.heads[0] for s in structures], dtype=object),
+    }
+    if energy_only:
+        table = table._replace(has_forces=np.zeros_like(table.has_forces), has_stress=np.zeros_like(table.has_stress))
+    notes = []
+    if amp and next(potential.parameters()).device.type != "cuda":
+        notes.append("eval.amp is off: float16 autocast is for CUDA devices only")
+    elif amp and potential.dtype == torch.float64:
+        notes.append("eval.amp has no effect: the model is float64, which autocast leaves alone")
+    return Evaluation(_predictions(table, energy_only), measure_errors(table, groups), tuple(notes))
+
+
+def gather(potential: Potential, loader: Loader, *, amp: bool = False) -> Table:
+    """Predict every structure of a loader once; the table is in the order of the data set."""
+    return _join([_columns(batch, outputs) for batch, outputs in _predict(potential, loader, amp)])
+
+
+def validate(
+    potential: Potential, loader: Loader, losses: WeightedLoss, *, amp: bool = False
+) -> tuple[LossReport, Metrics]:
+    """Return the loss and the errors over a loader, in one pass.
+
+    The loss is a ratio of sums over the whole set, so it does not depend on the batch size.
+
+    Raises:
+        DataError: the loader is empty, or a prediction is not finite.
+    """
+    parts, sums, counts = [], [], []
+    for batch, outputs in _predict(potential, loader, amp):
+        parts.append(_columns(batch, outputs))
+        sums.append(losses.sums(outputs, batch.labels))
+        counts.append(losses.counts(batch.labels))
+    table = _join(parts)
+    _check_finite(table, loader)
+    added = [{name: torch.stack([p[name] for p in part]).sum(0) for name in losses.terms} for part in (sums, counts)]
+    return losses.combine(*added), measure_errors(table)
+
+
+def _predict(potential: Potential, loader: Loader, amp: bool) -> Iterator[tuple[Batch, Outputs]]:
+    """Yield each batch with its outputs; the potential's mode is restored."""
+    was_training = potential.training
+    potential.eval()
+    try:
+        with torch.no_grad():
+            for batch in loader.batches(0):
+                with autocast(batch.graph.positions.device, amp):
+                    outputs = potential(batch.graph)
+                yield batch, outputs
+    finally:
+        potential.train(was_training)
+
+
+def _columns(batch: Batch, outputs: Outputs) -> Table:
+    labels, graph = batch.labels, batch.graph
+    return Table(
+        index=_host(batch.index),
+        n_atoms=_host(labels.n_atoms).astype(np.int64),
+        energy=_host(outputs.energy),
+        energy_label=_host(labels.energy),
+        has_energy=_host(labels.has_energy),
+        stress=_host(outputs.stress),
+        stress_label=_host(labels.stress),
+        has_stress=_host(labels.has_stress),
+        forces=_host(outputs.forces),
+        forces_label=_host(labels.forces),
+        has_forces=_host(labels.has_forces),
+        numbers=_host(graph.numbers.index_select(0, graph.inverse)),
+    )
+
+
+def _host(tensor: Tensor) -> np.ndarray:
+    """Copy to numpy; floating numbers become float64."""
+    tensor = tensor.detach()
+    return (tensor.double() if tensor.is_floating_point() else tensor).cpu().numpy()
+
+
+def _join(parts: list[Table]) -> Table:
+    if not parts:
+        raise DataError("there are no structures to evaluate", fix="give a larger data set or another split")
+    joined = Table(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    order = np.argsort(joined.index, kind="stable")
+    if (order == np.arange(len(order))).all():
+        return joined
+    first = joined.first_atom.tolist()
+    atoms = np.concatenate([np.arange(first[k], first[k + 1]) for k in order.tolist()])
+    per_atom = {"forces", "forces_label", "has_forces", "numbers"}
+    pick = {name: value[atoms if name in per_atom else order] for name, value in joined._asdict().items()}
+    return Table(**pick)
+
+
+def _check_finite(table: Table, loader: Loader) -> None:
+    """Refuse predictions that are not numbers, naming the first structure concerned."""
+    good = np.isfinite(table.energy) & np.isfinite(table.stress).all((1, 2))
+    bad_atoms = ~np.isfinite(table.forces).all(1)
+    good &= np.add.reduceat(bad_atoms.astype(int), table.first_atom[:-1]) == 0
+    if good.all():
+        return
+    worst = int(table.index[~good][0])
+    raise DataError(
+        f"the prediction is not finite ({int((~good).sum())} structures in all)",
+        loader.dataset[worst].origin,
+        "check the structure (atoms on top of each other?) and the model (trained with too high a train.lr?)",
+    )
+
+
+def _predictions(table: Table, energy_only: bool) -> list[Prediction]:
+    first = table.first_atom
+    return [
+        Prediction(
+            index=int(index),
+            energy=float(table.energy[k]),
+            forces=None if energy_only else table.forces[first[k] : first[k + 1]],
+            stress=None if energy_only else table.stress[k],
+        )
+        for k, index in enumerate(table.index)
+    ]

@@ -1,0 +1,44 @@
+"""The states of all random number generators, as JSON values and tensors."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seed_all(seed: int) -> None:
+    """Seed python, numpy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def capture() -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the states of python, numpy, torch and every CUDA device in use."""
+    version, words, gauss = random.getstate()
+    kind, keys, place, has_gauss, cached = np.random.get_state()
+    plain = {
+        "python": [version, list(words), gauss],
+        "numpy": [str(kind), int(place), int(has_gauss), float(cached)],
+    }
+    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        tensors |= {f"cuda.{k}": state for k, state in enumerate(torch.cuda.get_rng_state_all())}
+    return plain, tensors
+
+
+def restore(plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Put back what `capture` returned; CUDA states only where there is such a device."""
+    version, words, gauss = plain["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, place, has_gauss, cached = plain["numpy"]
+    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), place, has_gauss, cached))
+    torch.set_rng_state(tensors["torch"])
+    for name, state in tensors.items():
+        device = int(name.removeprefix("cuda.")) if name.startswith("cuda.") else None
+        if device is not None and torch.cuda.is_available() and device < torch.cuda.device_count():
+            torch.cuda.set_rng_state(state, device)

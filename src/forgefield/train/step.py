@@ -1,0 +1,169 @@
+"""One update of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from forgefield.core.errors import ForgeError
+from forgefield.train.loss import LossReport, WeightedLoss
+from forgefield.train.state import TrainState
+
+if TYPE_CHECKING:
+    from forgefield.data.loader import Batch
+    from forgefield.models.potential import Outputs
+
+MOST_NAMED = 20  # structures listed in a message
+SMALLEST_SCALE = 2.0**-10  # a gradient scale below this means that every update overflows
+
+
+class NotFiniteError(ForgeError):
+    """A loss or gradient that is not a number; `structures` are the places in the training set to look at."""
+
+    structures: tuple[int, ...] = ()
+
+
+class UpdateReport(NamedTuple):
+    """What one update did, as plain numbers."""
+
+    loss: float
+    sums: dict[str, float]
+    counts: dict[str, float]
+    grad_norm: float  # before clipping
+    n_structures: int
+    skipped: bool  # gradient scaling left the update out
+
+
+def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:
+    """Return the float16 context of mixed precision, or one that does nothing."""
+    return torch.autocast(device.type, dtype=torch.float16, enabled=enabled and device.type == "cuda")
+
+
+def take_update(
+    state: TrainState, batches: Sequence[Batch], losses: WeightedLoss, *, max_grad_norm: float | None = None
+) -> UpdateReport:
+    """Update the weights once, from one batch or several accumulated ones.
+
+    Labels are counted over all the batches first, so that the gradient is that of one joined batch, also when the last
+    update of an epoch has fewer of them.
+
+    Args:
+        state: potential, optimizer, average and scaler are changed; the counters are not.
+        batches: the batches of this update.
+        losses: what is minimised.
+        max_grad_norm: longest gradient allowed; longer ones are shortened.
+
+    Raises:
+        NotFiniteError: loss or gradient is not a number; the weights are as they were. Structures are named by their
+            index in the training set.
+    """
+    state.potential.train()
+    state.optimizer.zero_grad(set_to_none=True)
+    counts = _added([losses.counts(batch.labels) for batch in batches])
+    parts = []
+    for batch in batches:
+        sums = _backward(state, batch, losses, counts)
+        parts.append({name: value.detach() for name, value in sums.items()})
+    sums = _added(parts)
+    report = losses.combine(sums, counts)
+    if state.scaler is not None:
+        state.scaler.unscale_(state.optimizer)
+    norm = _clip(state, max_grad_norm)
+    values = _to_floats(report, sums, counts, norm)
+    result = UpdateReport(*values, n_structures=sum(batch.index.shape[0] for batch in batches), skipped=False)
+    if state.scaler is not None:
+        return _scaled_step(state, batches, result)
+    if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
+        raise _not_finite(state, batches, result)
+    state.optimizer.step()
+    if state.average is not None:
+        state.average.update()
+    return result
+
+
+def _backward(state: TrainState, batch: Batch, losses: WeightedLoss, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add the gradient of one batch's share of the loss; returns its sums."""
+    device = batch.graph.positions.device
+    with autocast(device, state.scaler is not None):
+        outputs = state.potential(batch.graph)
+    sums = losses.sums(outputs, batch.labels)
+    loss = losses.combine(sums, counts).total
+    (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
+    return sums
+
+
+def _scaled_step(state: TrainState, batches: Sequence[Batch], result: UpdateReport) -> UpdateReport:
+    """Step under gradient scaling, which leaves out updates whose float16 gradient overflowed."""
+    assert state.scaler is not None
+    if not math.isfinite(result.loss):
+        raise _not_finite(state, batches, result)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.scaler.get_scale() < SMALLEST_SCALE:
+        raise ForgeError("gradients overflow in float16 at every update", fix="set train.amp: false")
+    skipped = not math.isfinite(result.grad_norm)
+    if state.average is not None and not skipped:
+        state.average.update()
+    return result._replace(skipped=skipped, grad_norm=0.0 if skipped else result.grad_norm)
+
+
+def _added(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+
+
+def _clip(state: TrainState, max_grad_norm: float | None) -> Tensor:
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if max_grad_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+    return norm
+
+
+def _to_floats(
+    report: LossReport, sums: dict[str, Tensor], counts: dict[str, Tensor], norm: Tensor
+) -> tuple[float, dict[str, float], dict[str, float], float]:
+    """Bring all numbers of an update to the host in one transfer."""
+    names = list(sums)
+    stack = [report.total, norm.to(report.total.dtype), *sums.values(), *(counts[name] for name in names)]
+    total, length, *rest = torch.stack(stack).tolist()
+    n = len(names)
+    return total, dict(zip(names, rest[:n], strict=True)), dict(zip(names, rest[n:], strict=True)), length
+
+
+def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateReport) -> NotFiniteError:
+    """Describe a loss or gradient that is not a number, naming the structures to look at."""
+    state.optimizer.zero_grad(set_to_none=True)
+    guilty, present = [], []
+    for batch in batches:
+        index = batch.index.tolist()
+        present += index
+        with torch.no_grad(), autocast(batch.graph.positions.device, state.scaler is not None):
+            outputs = state.potential(batch.graph)
+        bad = _bad_structures(outputs, batch)
+        guilty += [index[k] for k in bad.nonzero().flatten().tolist()]
+    what = "loss" if not math.isfinite(result.loss) else "gradient"
+    named = sorted(guilty or present)
+    shown = ", ".join(map(str, named[:MOST_NAMED])) + (", ..." if len(named) > MOST_NAMED else "")
+    kind = "predictions are not finite for" if guilty else "all predictions are finite; the update held"
+    error = NotFiniteError(
+        f"the {what} is not finite ({kind} structures {shown} of the training set)",
+        fix="look at these structures (atoms too close, wrong units or labels), or lower train.lr",
+    )
+    error.structures = tuple(named)
+    return error
+
+
+def _bad_structures(outputs: Outputs, batch: Batch) -> Tensor:
+    """Structures whose predictions are not all finite, (S,) bool."""
+    labels = batch.labels
+    bad = ~torch.isfinite(outputs.energy) | ~torch.isfinite(outputs.stress).flatten(1).all(1)
+    bad_atoms = (~torch.isfinite(outputs.forces).all(1)).to(torch.int64)
+    per_structure = bad_atoms.new_zeros(labels.n_atoms.shape[0]).index_add(0, labels.structure, bad_atoms)
+    return bad | (per_structure > 0)
