@@ -1,5 +1,6 @@
 """Same weights, batches and optimizer as mace-torch: the first 50 losses and the model after them."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def structures(data):
                 **({"stress": data["stress"][k]} if "stress" in data else {}),
             },
         )
-        for k, (a, b) in enumerate(zip(ptr, ptr[1:], strict=False))
+        for k, (a, b) in enumerate(itertools.pairwise(ptr))
     ]
 
 
