@@ -79,7 +79,7 @@ def their_command(files: dict[str, Path], out: Path, python: Path, epochs: int) 
     """mace-torch with the same model, optimizer, schedule and loss."""
     options = """--name=mace --model=ScaleShiftMACE --hidden_irreps=64x0e+64x1o --r_max=5 --max_ell=3 --correlation=3
         --num_interactions=2 --batch_size=5 --valid_batch_size=32 --valid_fraction=0.1 --lr=0.01 --amsgrad --ema
-        --ema_decay=0.99 --scheduler=ReduceLROnPlateau --lr_factor=0.8 --scheduler_patience=15 --energy_weight=1
+        --ema_decay=0.99 --scheduler=ReduceLROnPlateau --lr_factor=0.8 --scheduler_patience=5 --energy_weight=1
         --forces_weight=100 --clip_grad=10 --weight_decay=5e-7 --default_dtype=float32 --device=cpu --seed=0
         --eval_interval=1 --patience=100000 --plot=False --restart_latest --E0s=IsolatedAtom"""
     places = [f"--train_file={files['train']}", f"--work_dir={out / 'mace-torch'}", f"--max_num_epochs={epochs}"]

@@ -23,7 +23,7 @@ class ModelBlock(Settings):
 
     manifest: Path | None = Field(
         default=None,
-        description="manifest.json (or the folder) of a bundle to start from, evaluate or export; in place of model_in.",
+        description="manifest.json (or the folder) of a bundle to start from, judge or export; in place of model_in.",
     )
     weights: Path | None = Field(
         default=None,
