@@ -54,27 +54,34 @@ def test_opening_needs_a_run(tmp_path):
     assert RunFolder.open(tmp_path).root == tmp_path
 
 
+def fail_after(root: Path, write) -> None:
+    """Begin a run, write something, and fail."""
+    with RunFolder.claim(root) as folder:
+        write(folder)
+        raise ValueError("bad data")
+
+
 def test_a_run_that_fails_early_leaves_no_trace(tmp_path):
-    with pytest.raises(ValueError, match="bad data"), RunFolder.claim(tmp_path / "run") as folder:
+    def write(folder):
         write_json(folder.record, {"a": 1})
         (folder.checkpoints / "last").mkdir(parents=True)
-        raise ValueError("bad data")
+
+    with pytest.raises(ValueError, match="bad data"):
+        fail_after(tmp_path / "run", write)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_fails_early_keeps_what_was_there(tmp_path):
     (tmp_path / "train.xyz").write_text("mine")
     (tmp_path / "evaluation").mkdir()
-    with pytest.raises(ValueError, match="bad data"), RunFolder.claim(tmp_path) as folder:
-        write_json(folder.record, {"a": 1})
-        raise ValueError("bad data")
+    with pytest.raises(ValueError, match="bad data"):
+        fail_after(tmp_path, lambda folder: write_json(folder.record, {"a": 1}))
     assert names(tmp_path) == {"train.xyz", "evaluation"}
 
 
 def test_a_run_that_fails_after_a_checkpoint_is_kept(tmp_path):
-    with pytest.raises(ValueError, match="late"), RunFolder.claim(tmp_path / "run") as folder:
-        write_atomic(folder.last / "weights.safetensors", b"weights")
-        raise ValueError("late")
+    with pytest.raises(ValueError, match="bad data"):
+        fail_after(tmp_path / "run", lambda folder: write_atomic(folder.last / "weights.safetensors", b"weights"))
     assert (tmp_path / "run" / "checkpoints" / "last" / "weights.safetensors").read_bytes() == b"weights"
 
 

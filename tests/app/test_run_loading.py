@@ -9,6 +9,12 @@ from water import GOOD, write_run
 from forgefield.app.run import config_of, load_run, save_resolved
 from forgefield.core.errors import ConfigError
 
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 LIST = """\
 backend: mace
 data: {train: train.xyz, batch_size: 7}
@@ -45,6 +51,16 @@ def test_paths_are_taken_from_the_files_folder(tmp_path, monkeypatch):
     (config,) = load_run(Path(write_run(tmp_path / "deep", text)).relative_to(tmp_path))
     assert config.data.train == (tmp_path / "data/a.xyz",)
     assert config.run_dir == Path.home() / "x"
+
+
+def test_paths_typed_on_the_command_line_are_taken_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    path = write_run(tmp_path / "deep")
+    typed = ["run_dir=runs/mine", "data.val=[v.xyz]", "data.e0=iso.xyz", "data.src=s.lmdb"]
+    (config,) = load_run(path, overrides=typed)
+    assert (config.run_dir, config.data.val) == (tmp_path / "runs/mine", (tmp_path / "v.xyz",))
+    assert (config.data.e0, config.data.lmdb) == (tmp_path / "iso.xyz", (tmp_path / "s.lmdb",))
+    assert config.data.train == (tmp_path / "deep/train.xyz",)
 
 
 @pytest.mark.parametrize(("e0", "expected"), [("auto", "auto"), ("iso.xyz", "PATH"), ("{H: -13.6}", {"H": -13.6})])
@@ -91,7 +107,8 @@ def test_a_list_of_runs_shares_the_keys_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "found"), [("one", ["one"]), ("second", ["two"]), (["two", "one"], ["one", "two"]), (None, ["one", "two"])]
+    ("names", "found"),
+    [("one", ["one"]), ("second", ["two"]), (["two", "one"], ["one", "two"]), (None, ["one", "two"])],
 )
 def test_runs_are_chosen_by_name_or_id(tmp_path, names, found):
     assert [c.name for c in load_run(write_run(tmp_path, LIST), names)] == found

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "3bpa"
-MODEL = {"hidden_irreps": "8x0e + 8x1o", "max_ell": 1, "correlation": 2, "radial_mlp": [8], "num_radial_basis": 4, "r_max": 4.0}
+MODEL = {
+    "hidden_irreps": "8x0e + 8x1o",
+    "max_ell": 1,
+    "correlation": 2,
+    "radial_mlp": [8],
+    "num_radial_basis": 4,
+    "r_max": 4.0,
+}
 
 
 def frames(path: Path) -> list[str]:

@@ -16,9 +16,9 @@ def rows(path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def ask(task, model, data, out, **changes) -> dict:
+def ask(task, start, data, out, **changes) -> dict:
     """Return an evaluate or infer run as the keys of run.yaml."""
-    found = {"task": task, "model_in": str(model), "data": {"test": str(data)}, "output": {"dir": str(out)}}
+    found = {"task": task, "model_in": str(start), "data": {"test": str(data)}, "output": {"dir": str(out)}}
     return {**found, "device": "cpu", **changes}
 
 
@@ -26,7 +26,8 @@ def test_evaluating_the_artifacts_repeats_the_errors_of_the_run(shared_run, data
     root, trained = shared_run
     result = forgefield.run(ask("evaluate", root / "artifacts", data / "test.xyz", tmp_path / "out"), quiet=True)
     expected = {k: v for k, v in trained.metrics["test"]["all"].items() if v is not None}
-    assert result.metrics["all"] == pytest.approx({**trained.metrics["test"]["all"], **expected}, rel=1e-9)
+    found = {k: v for k, v in result.metrics["all"].items() if v is not None}
+    assert found == pytest.approx(expected, rel=1e-9)
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {
         "metrics.json", "metrics.csv", "predictions.csv", "predictions.xyz", "predictions.npz",
@@ -101,7 +102,9 @@ def test_inferring_gives_energies_and_forces_without_labels(shared_run, data, tm
     frames = read(tmp_path / "out" / "predictions.xyz", ":")
     assert [len(a) for a in frames] == [27, 27, 27]
     assert not any("ref_energy" in a.info for a in frames)
-    forces = np.array([[float(r[f"force_{x}"]) for x in "xyz"] for r in rows(tmp_path / "out" / "predictions.forces.csv")])
+    forces = np.array(
+        [[float(r[f"force_{x}"]) for x in "xyz"] for r in rows(tmp_path / "out" / "predictions.forces.csv")]
+    )
     assert forces.shape == (81, 3)
     np.testing.assert_allclose(forces, np.concatenate([a.get_forces() for a in frames]), atol=1e-7)
     np.testing.assert_allclose(forces.reshape(3, 27, 3).sum(axis=1), 0, atol=1e-8)
@@ -125,7 +128,9 @@ def test_the_precision_is_the_model_s_unless_another_is_asked_for(shared_run, da
 
 
 def test_the_loaded_model_can_be_saved_beside(shared_run, data, tmp_path):
-    config = ask("infer", shared_run[0], data / "bare.xyz", tmp_path / "out", model={"export": {"dir": str(tmp_path / "m")}})
+    config = ask(
+        "infer", shared_run[0], data / "bare.xyz", tmp_path / "out", model={"export": {"dir": str(tmp_path / "m")}}
+    )
     forgefield.run(config, quiet=True)
     forgefield.run(ask("infer", tmp_path / "m", data / "bare.xyz", tmp_path / "again"), quiet=True)
     assert rows(tmp_path / "again" / "predictions.csv") == rows(tmp_path / "out" / "predictions.csv")
@@ -136,6 +141,7 @@ def test_the_device_is_said(shared_run, data, tmp_path, capsys):
     assert "device: " in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_exporting_a_checkpoint(shared_run, data, tmp_path):
     root, _ = shared_run
     best = root / "checkpoints" / "best"

@@ -51,9 +51,12 @@ def test_the_record_tells_where_all_came_from(shared_run, data):
     record = load(shared_run[0] / "run.json")
     assert record["status"] == "finished"
     assert (record["split"]["train"], record["split"]["val"]) == (18, 2)
-    assert record["data"]["train"]["fingerprint"] == forgefield.open_dataset(data / "train.xyz").subset(
-        [*load(shared_run[0] / "split.json")["train"]]
-    ).fingerprint
+    assert (
+        record["data"]["train"]["fingerprint"]
+        == forgefield.open_dataset(data / "train.xyz")
+        .subset([*load(shared_run[0] / "split.json")["train"]])
+        .fingerprint
+    )
     assert record["fit"]["epochs_done"] == 2
     assert record["seconds"]["total"] >= record["seconds"]["training"] > 0
     assert record["environment"]["forgefield"] == forgefield.__version__
@@ -157,8 +160,8 @@ def test_resuming_with_other_data_is_refused(own_run, settings, data, contents_o
     text = (data / "train.xyz").read_text()
     (tmp_path / "train.xyz").write_text(text.replace("0.32656990", "0.32656991"))
     before = contents_of(own_run)
+    changed = settings(own_run, task="resume", data__train=str(tmp_path / "train.xyz"), train__epochs=3)
     with pytest.raises(forgefield.ForgeError, match="not those that the run was started with"):
-        changed = settings(own_run, task="resume", data__train=str(tmp_path / "train.xyz"), train__epochs=3)
         forgefield.run(changed, quiet=True)
     assert contents_of(own_run) == before
 
@@ -188,6 +191,9 @@ def test_finetuning_begins_with_the_loaded_model(shared_run, settings, tmp_path,
     assert f"loaded: {start}" in said
     assert "reference energies: of the model" in said
     assert "before training" in said
+    page = (tmp_path / "fine" / "report.html").read_text()
+    assert weights in page
+    assert f"{milli(before['forces_rmse'])} meV/Å with the loaded model" in page
 
 
 def test_finetuning_with_other_reference_energies_uses_them(shared_run, settings, tmp_path):

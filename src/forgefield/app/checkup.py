@@ -181,7 +181,7 @@ class Checkup:
             self._add("data.train", "error", str(error))
             return
         needed = trained_quantities(self.config.train)
-        self._portray("data.train", data.measured, needed)
+        self._portray("data.train", data.train, needed)
         if data.val is not None:
             split = "" if self.config.data.val else f" (taken from data.train, seed {self.config.data.split_seed})"
             self._portray("data.val", data.val, needed, split)

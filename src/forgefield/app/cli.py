@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
 from typing import Annotated, Any
 
 import typer
 
-from forgefield import __version__
 from forgefield.app.commands import (
     check,
     evaluate,
@@ -56,7 +57,10 @@ for _name, _command, _panel in COMMANDS:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"forgefield {__version__}")
+        try:
+            typer.echo(f"forgefield {package_version('forgefield')}")
+        except PackageNotFoundError:
+            typer.echo("forgefield (from its source folder, not installed)")
         raise typer.Exit
 
 

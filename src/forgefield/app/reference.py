@@ -37,7 +37,8 @@ train:
 
 - **Paths** are relative to the file they stand in. `~` is the home folder.
 - **Unknown keys** are errors, with file, line, column and the nearest right name.
-- **`--set KEY=VALUE`** writes over any key, as if it stood in the file; the value is YAML: `--set data.e0=isolated`.
+- **`--set KEY=VALUE`** writes over any key; the value is YAML: `--set train.ema_decay=null`. Only a path is read
+  differently there: a relative one means relative to the folder you are in.
 - **Several runs**: a list under `runs:`. Keys that stand beside the list hold for all runs; the run's own keys are laid
   over them, block by block, key by key (a list or a number is replaced as a whole). `--run NAME` takes the run of that
   `name` or `id`; without it all runs are carried out in turn.

@@ -94,7 +94,7 @@ def load_run(
     Args:
         path: the file; relative paths in it are taken from its folder.
         name: names or ids of the runs wanted; None takes all.
-        overrides: `key=value` texts written over every run, as if they stood in the file.
+        overrides: `key=value` texts written over every run; relative paths in them are taken from the current folder.
 
     Raises:
         ConfigError: every problem found, one line each.
@@ -127,9 +127,11 @@ def build_run(tree: Node, folder: Path, overrides: Sequence[Node] = ()) -> tuple
     """
     problems: list[str] = []
     tree = run_rules.prepare(tree, RunConfig, problems)
-    for override in overrides:
-        tree = merge(tree, run_rules.prepare(override, RunConfig, problems))
     tree = run_rules.resolve_paths(tree, folder)
+    for override in overrides:
+        # A path typed on the command line means what the shell would mean by it.
+        typed = run_rules.resolve_paths(run_rules.prepare(override, RunConfig, problems), Path.cwd())
+        tree = merge(tree, typed)
     tree = run_rules.spread_model_in(tree, problems)
     tree = run_rules.fill_task(tree, problems)
     try:

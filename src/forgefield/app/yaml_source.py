@@ -11,9 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from forgefield.core.errors import ConfigError
 
 _CORE_TAG = "tag:yaml.org,2002:"
@@ -142,6 +139,9 @@ def parse_yaml(text: str, source: Place, *, positions: bool = True) -> Node:
         source: what to call it in messages.
         positions: give each node its line and column; False for a value on the command line.
     """
+    from ruamel.yaml import YAML  # here, so that --help need not wait for it
+    from ruamel.yaml.error import YAMLError
+
     reader = YAML(typ="safe", pure=True)
     try:
         top = reader.compose(text)
@@ -209,7 +209,7 @@ class _Builder:
             return node.value
         try:
             value = self._constructor.construct_object(node, deep=True)
-        except (ValueError, OverflowError, YAMLError):
+        except (ValueError, OverflowError):
             raise self._error(node, f"{node.value!r} cannot be read", "quote it if it is text") from None
         if isinstance(value, float) and not abs(value) < float("inf"):
             raise self._error(node, f"{node.value} is not a number a setting can have", "use null to switch off")

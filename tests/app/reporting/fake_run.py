@@ -95,7 +95,8 @@ def write_fake_run(root: Path, n: int = 120, epochs: int = 40, stress: bool = Fa
                     "avg_num_neighbors": 17.31, "force_rms": 0.9631})
     )  # fmt: skip
     (root / "run.resolved.yaml").write_text(
-        "name: demo\nbackend: mace\ntrain:\n  epochs: 40\n  batch_size: 10\n  optimizer: adam\n  lr: 0.01\n  energy_weight: 1\n"
+        "name: demo\nbackend: mace\ntrain:\n  epochs: 40\n  batch_size: 10\n  optimizer: adam\n  lr: 0.01\n"
+        "  energy_weight: 1\n"
         "  force_weight: 100\n  stress_weight: 0\n  loss_energy: mse\n  loss_force: mse\n  scheduler: plateau\n"
         "  ema_decay: 0.99\n  seed: 0\n  max_grad_norm: 10\n  weight_decay: 5.0e-07\n"
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
-from forgefield.core.errors import ForgeError
+from forgefield.core.errors import ConfigError, ForgeError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,8 +40,11 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(INTERRUPTED) from None
         except ForgeError as error:
             _trace()
-            for line in str(error).splitlines():
-                say(line)
+            first, *others = str(error).splitlines() or [type(error).__name__]
+            say(first)
+            for line in others:
+                # Several mistakes in a configuration are several errors; other messages may just be long.
+                say(line) if isinstance(error, ConfigError) else typer.echo(line, err=True)
             raise typer.Exit(USER_ERROR) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
@@ -90,7 +93,6 @@ def carry_out(configs: Sequence[RunConfig]) -> None:
     """Carry out runs one after the other; the first error ends the list."""
     from forgefield.app.run_rules import given_settings_are_the_bundles
     from forgefield.app.yaml_source import Node, Place
-    from forgefield.core.errors import ConfigError
 
     out = console()
     for config in configs:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from forgefield.app.commands.execution import console
+from forgefield.core.errors import ForgeError
 
 
 def command(
@@ -30,6 +31,8 @@ def command(
 
       forgefield evaluate --model imported --data test.xyz --out judged
     """
+    if not model.is_file():
+        raise ForgeError("no such file", str(model), "give the checkpoint, for example model.model")
     from forgefield.engines.backends.mace_torch import import_model
 
     import_model(model, backend_python, out)

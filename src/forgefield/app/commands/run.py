@@ -10,10 +10,10 @@ def command(config: ConfigArgument, run: RunOption = None, overrides: SetOption 
     """Carry out the runs of a YAML file, one after the other.
 
     The file says everything: task, data, model, training. Relative paths in
-    it (and in --set) are taken from the file's folder. Everything a run makes
-    stands in its run_dir: run.resolved.yaml (the frozen settings),
-    history.csv, checkpoints/, artifacts/ (the model to use), evaluation/,
-    report.html.
+    it are taken from its folder, those in --set from the current one.
+    Everything a run makes stands in its run_dir: run.resolved.yaml (the
+    frozen settings), history.csv, checkpoints/, artifacts/ (the model to use),
+    evaluation/, report.html.
 
     [bold]Examples[/bold]
 

@@ -31,7 +31,7 @@ def sentences(contents: Contents) -> list[str]:
     """Return the reading of a run: errors, learning, generalisation, weakest element."""
     judged = contents.judged
     found = [] if judged is None else [_of_forces(judged), _of_energies(judged), _of_elements(judged)]
-    found += [_of_learning(contents), _of_generalisation(contents.evaluated)]
+    found += [_of_learning(contents), _of_start(contents), _of_generalisation(contents.evaluated)]
     return [text for text in found if text]
 
 
@@ -87,6 +87,18 @@ def _of_learning(contents: Contents) -> str:
     if best >= done - max(1, done // 20):
         return f"The best epoch was {best} of {done}: it was still improving, so more epochs should help."
     return f"The best epoch was {best} of {done}; later epochs did not improve on it."
+
+
+def _of_start(contents: Contents) -> str:
+    before = (contents.record.get("start") or {}).get("errors_before", {}).get("forces_rmse")
+    after = next((one.overall.get("forces_rmse") for one in contents.evaluated if one.name in ("val", "train")), None)
+    if before is None or after is None:
+        return ""
+    word = "lowered" if after < before else "did not lower"
+    return (
+        f"Fine-tuning {word} the force error on the validation part: {milli(before)} meV/Å with the loaded model, "
+        f"{milli(after)} now."
+    )
 
 
 def _of_generalisation(evaluated: list[Evaluated]) -> str:

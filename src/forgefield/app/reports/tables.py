@@ -186,6 +186,9 @@ def training_facts(contents: Contents) -> str:
         ("loss", loss_text(train)),
         ("ended", escape(f"{fit.get('reason', '')}, after epoch {fit.get('epochs_done')}")),
     ]
+    start = contents.record.get("start")
+    if start:
+        rows.append(("started from", f"weights with sha256 <code>{escape(start['weights_sha256'])}</code>"))
     rows += [(f"train.{name}", f"<code>{escape(_plain(train[name]))}</code>") for name in shown if name in train]
     return facts(rows)
 

@@ -87,6 +87,6 @@ class RunRecord:
 def command_line() -> str:
     """Return how this program was started, as it would be typed."""
     program = Path(sys.argv[0])
-    if program.stem in ("forgefield", "__main__") or program.parent.name == "forgefield":
+    if program.stem in ("forgefield", "__main__") or program.parts[-3:] == ("forgefield", "app", "cli.py"):
         return shlex.join(["forgefield", *sys.argv[1:]])
     return shlex.join(["python", *sys.argv]) if sys.argv[0] else "interactive Python"
