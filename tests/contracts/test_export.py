@@ -19,7 +19,12 @@ VARIANTS = {
     "mace": [
         {},
         {"pair_repulsion": True, "distance_transform": "agnesi", "interaction_first": "plain"},
-        {"interaction": "density_residual", "correlation": [3, 2], "radial_type": "chebyshev"},
+        {
+            "interaction": "density_residual",
+            "correlation": [3, 2],
+            "radial_type": "chebyshev",
+            "distance_transform": "agnesi",
+        },
         {"hidden_irreps": "4x0e", "num_interactions": 3, "use_agnostic_product": True, "radial_type": "gaussian"},
         {"num_interactions": 1, "use_reduced_cg": True, "use_last_readout_only": True},
     ]

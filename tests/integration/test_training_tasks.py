@@ -295,6 +295,34 @@ def test_heads_come_from_the_data(settings, data, tmp_path):
     assert energies["high"] != energies["low"]
 
 
+def test_a_model_json_takes_the_place_of_measurements(settings, tmp_path):
+    block = {
+        "model_type": "ScaleShiftMACE", "z_table": [1, 6, 7, 8, 16], "cutoff": 4.0, "num_interactions": 2,
+        "num_radial_basis": 4, "hidden_irreps": "4x0e + 4x1o", "max_ell": 1, "correlation": 2,
+        "e0_values": [-13.0, -1029.0, -1484.0, -2041.0, -10800.0], "avg_num_neighbors": 11.5,
+        "scale_shift": {"scale": 0.7, "shift": -1.25},
+    }  # fmt: skip
+    (tmp_path / "model.json").write_text(json.dumps(block))
+    config = settings(tmp_path / "run", train__input_json=str(tmp_path / "model.json"), train__epochs=1)
+    forgefield.run({**config, "model": {}}, quiet=True)
+    manifest = load(tmp_path / "run" / "artifacts" / "manifest.json")
+    assert manifest["elements"] == ["H", "C", "N", "O", "S"]
+    assert manifest["reference_energies"]["default"] == {**E0, "S": -10800.0}
+    assert (manifest["avg_num_neighbors"], manifest["scale"], manifest["shift"]) == (11.5, [0.7], [-1.25])
+    assert manifest["cutoff"] == 4.0
+
+
+def test_a_time_limit_ends_a_run_that_resume_continues(settings, tmp_path, capsys):
+    config = settings(tmp_path / "run", train__epochs=200, train__max_minutes=0.01)
+    forgefield.run(config)
+    assert "stopped by train.max_minutes" in capsys.readouterr().out
+    done = history(tmp_path / "run")[-1]["epoch"]
+    assert done < 200
+    resumed = settings(tmp_path / "run", task="resume", train__epochs=200, train__max_minutes=0.02)
+    forgefield.run(resumed, quiet=True)
+    assert history(tmp_path / "run")[-1]["epoch"] > done
+
+
 def test_without_validation_data_the_training_data_are_used_and_it_is_said(settings, tmp_path, capsys):
     config = settings(tmp_path / "run", data__val_fraction=0.0, data__test=[], train__epochs=1)
     result = forgefield.run(config)

@@ -20,6 +20,10 @@ PACKAGES = {"mace_torch": "mace-torch"}  # worker -> what to install for it
 DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONWARNINGS", "__PYVENV_LAUNCHER__")
 
 
+class WorkerRefusal(ForgeError):
+    """A worker ran and said why it cannot do what was asked."""
+
+
 class Interpreter:
     """A Python executable with packages of its own.
 
@@ -87,7 +91,7 @@ class Interpreter:
         """The most telling error: its own refusal, a missing package, or the end of what it said."""
         where, name = str(self.python), worker.name
         if refusal is not None and refusal.is_file():
-            return ForgeError(_refusal_text(refusal), where=f"{name} in {where}")
+            return WorkerRefusal(_refusal_text(refusal), where=f"{name} in {where}")
         missing = re.findall(r"^ModuleNotFoundError: No module named '([\w.]+)'", stderr, re.MULTILINE)
         if missing:
             module = missing[-1].split(".")[0]

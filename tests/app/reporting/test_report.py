@@ -154,7 +154,7 @@ def test_the_reading_follows_the_numbers(tmp_path):
     text = " ".join(sentences(contents))
     metrics = contents.judged.overall
     assert f"{milli(metrics['forces_rmse'])} meV/Å" in text
-    assert significant(100 * metrics["forces_rmse"] / metrics["forces_rms_label"], 2) in text
+    assert significant(100 * metrics["forces_rmse"] / metrics["forces_rms_label"], 2, pad=True) in text
     assert "still improving" in text
     contents.record["fit"]["best_epoch"] = 10
     assert "later epochs did not improve" in " ".join(sentences(contents))

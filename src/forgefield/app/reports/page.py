@@ -106,7 +106,7 @@ def _summary(contents: Contents) -> str:
                     main=True,
                 )
             )
-            figures.append(figure(significant(100 * share, 2), "%", "of the typical force"))
+            figures.append(figure(significant(100 * share, 2, pad=True), "%", "of the typical force"))
         if overall.get("energy_rmse_per_atom") is not None:
             figures.append(
                 figure(
@@ -193,6 +193,10 @@ def _use(contents: Contents) -> str:
     )
     shell = f"forgefield infer --model {place} --data structures.xyz --out predictions"
     where = f"<p>The model stands in <code>{escape(str(place))}</code>; the folder can be copied anywhere.</p>"
+    check = contents.record.get("ase_check")
+    if check:
+        energy, forces = f"{check['energy_per_atom']:.0e} eV per atom", f"{check['forces']:.0e} eV/Å"
+        where += f"<p>Checked in ASE on one structure: energy within {energy} of the model's, forces within {forces}.</p>"
     return (
         where + files + "<p>In Python, with ASE:</p>" + code(snippet) + "<p>Or on the command line:</p>" + code(shell)
     )

@@ -43,7 +43,7 @@ def _of_forces(judged: Evaluated) -> str:
     verdict = next(text for bound, text in SCALE if share <= bound)
     return (
         f"On {_set_name(judged)} the force error is <b>{error} meV/Å</b>, "
-        f"{significant(100 * share, 2)} % of the typical force ({typical} meV/Å). {verdict}"
+        f"{significant(100 * share, 2, pad=True)} % of the typical force ({typical} meV/Å). {verdict}"
     )
 
 

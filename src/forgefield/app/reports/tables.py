@@ -37,7 +37,9 @@ def errors_of_sets(contents: Contents) -> str:
             columns[title] = [shown(value) for value in values]
     shares = [force_share(one.overall) for one in contents.evaluated]
     if any(shares):
-        columns["of typical F"] = ["\N{EN DASH}" if s is None else f"{significant(100 * s, 2)} %" for s in shares]
+        columns["of typical F"] = [
+            "\N{EN DASH}" if s is None else f"{significant(100 * s, 2, pad=True)} %" for s in shares
+        ]
     unit = ", stress in GPa" if "stress RMSE" in columns else ""
     note = f'<p class="lead">Energies in meV, forces in meV/Å per component{unit}.</p>'
     rows = list(zip(*columns.values(), strict=True))
@@ -233,7 +235,7 @@ def artifact_files(contents: Contents) -> str:
     rows = []
     for path in sorted(p for p in contents.artifacts.glob("*") if p.is_file()):
         found = certificate.get(names.get(path.name, ""), {}).get("max_forces_error")
-        agreement = f"{found:.0e} eV/Å" if found is not None else "\N{EN DASH}"
+        agreement = "\N{EN DASH}" if found is None else f"{found:.0e} eV/Å" if found else "nothing"
         rows.append([f"<code>{escape(path.name)}</code>", file_size(path.stat().st_size), agreement])
     return table(["file", "size", "forces differ from the model's by"], rows, numeric=(1, 2)) if rows else ""
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from forgefield.core.errors import ModelError
-from forgefield.engines.interpreter import Interpreter
+from forgefield.engines.interpreter import Interpreter, WorkerRefusal
 from forgefield.models.architectures.mace.settings import MaceSettings, parse_irreps
 from forgefield.models.blocks.coupling import clebsch_gordan, monomials, symmetric_paths
 from forgefield.models.blocks.edge_product import Path as CouplingPath
@@ -43,7 +43,11 @@ def import_model(path: Path, python: Path, out: Path) -> Potential:
         ModelError: the model uses something we do not have; nothing is written.
     """
     with tempfile.TemporaryDirectory() as folder:
-        Interpreter(python).run(WORKER, ["export", str(Path(path).resolve()), folder], Path(folder))
+        try:
+            Interpreter(python).run(WORKER, ["export", str(Path(path).resolve()), folder], Path(folder))
+        except WorkerRefusal as error:
+            fix = "give a MACE or ScaleShiftMACE model that mace-torch saved"
+            raise ModelError(error.what, Path(path).name, fix) from error
         model, arrays = read_export(Path(folder))
     potential = convert(model, arrays)
     provenance = {"source": Path(path).name, "imported_from": {"engine": "mace-torch", **model["versions"]}}

@@ -63,12 +63,15 @@ class Unsupported(Exception):
 
 def load_model(path: str) -> torch.nn.Module:
     """The whole model object of a checkpoint, on the CPU, gradients off."""
+    compiled = "this is a compiled (TorchScript) file; give the plain .model file instead"
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=False)
-    except RuntimeError as error:
+    except Exception as error:  # whatever a damaged or foreign pickle raises
         if "TorchScript" in str(error):
-            raise Unsupported("this is a compiled (TorchScript) file; give the plain .model file instead") from error
-        raise
+            raise Unsupported(compiled) from error
+        raise Unsupported(f"it cannot be read as a mace-torch model ({type(error).__name__}: {error})") from error
+    if isinstance(loaded, torch.jit.ScriptModule):
+        raise Unsupported(compiled)
     if isinstance(loaded, dict):
         keys = ", ".join(sorted(map(str, loaded))[:5])
         raise Unsupported(f"the file holds a dictionary ({keys}) and not a model; give the .model file")

@@ -128,7 +128,7 @@ def error_rows(name: str, errors: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if errors.get("forces_rmse") is not None:
         share = force_share(errors)
-        typical = f", {significant(100 * share, 2)} % of the typical force" if share is not None else ""
+        typical = f", {significant(100 * share, 2, pad=True)} % of the typical force" if share is not None else ""
         rows.append(
             (
                 f"{label}: forces",
@@ -160,7 +160,8 @@ def _summary(
         rows += error_rows(name, found["all"])
     if folder:
         deviation = run.record.content["ase_check"]["forces"]
-        rows.append(("artifacts", f"agree with the model; in ASE within {deviation:.1e} eV/Å"))
+        agreement = f"to within {deviation:.0e} eV/Å" if deviation else "exactly"
+        rows.append(("artifacts", f"checked against the model; the ASE calculator agrees {agreement}"))
     files = [report, *([folder] if folder else []), run.folder.best]
     model = short(folder or run.folder.best)
     return TaskResult(f"{run.config.name}: {run.config.task}", rows, files, next_commands(run, model), metrics)
