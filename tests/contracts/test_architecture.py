@@ -103,7 +103,7 @@ def test_batch_equals_singles(potential):
     assert close(batch.stress, torch.cat([o.stress for o in singles]))
 
 
-def test_lone_atom_has_its_reference_energy_and_no_force(potential):
+def test_lone_atom_is_finite_and_has_no_force(potential):
     out = predict(potential, lone())
     assert bool(torch.isfinite(out.energy).all())
     assert close(out.forces, torch.zeros(1, 3))

@@ -63,6 +63,21 @@ def test_an_evaluation_inside_the_run_brings_its_report_up_to_date(own_run, data
     assert (record["task"], record["judged"]) == ("train", "test")
 
 
+def test_evaluating_into_a_run_dir(shared_run, own_run, data, tmp_path):
+    asked = {"task": "evaluate", "device": "cpu", "data": {"test": str(data / "test.xyz")}}
+    new = tmp_path / "new"
+    forgefield.run({**asked, "model_in": str(shared_run[0]), "run_dir": str(new)}, quiet=True)
+    assert (new / "evaluation" / "test" / "metrics.json").is_file()
+    assert {p.name for p in new.iterdir()} == {"evaluation", "report.html", "run.json", "run.resolved.yaml"}
+    asked["data"] = {"test": str(data / "train.xyz")}
+    resolved = (own_run / "run.resolved.yaml").read_bytes()
+    forgefield.run({**asked, "model_in": str(own_run / "checkpoints" / "last"), "run_dir": str(own_run)}, quiet=True)
+    assert "<td>train</td>" in (own_run / "report.html").read_text()
+    assert (own_run / "run.resolved.yaml").read_bytes() == resolved
+    with pytest.raises(forgefield.ForgeError, match="another model"):
+        forgefield.run({**asked, "model_in": str(shared_run[0]), "run_dir": str(own_run)}, quiet=True)
+
+
 def test_the_evaluation_of_another_model_stays_out_of_a_run(own_run, shared_run, data, contents_of):
     before = contents_of(own_run)
     config = ask("evaluate", shared_run[0] / "artifacts", data / "test.xyz", own_run / "evaluation" / "other")

@@ -124,6 +124,18 @@ def test_the_same_run_again_gives_the_same_numbers(shared_run, tmp_path):
     assert losses(tmp_path / "again") == losses(root)
 
 
+def test_the_seed_fixes_the_weights_and_the_order(shared_run, settings, tmp_path):
+    def first_loss(name: str, **changes) -> float:
+        changes |= {"train__epochs": 1, "data__test": [], "export__standard_artifacts": False}
+        forgefield.run(settings(tmp_path / name, **changes), quiet=True)
+        return losses(tmp_path / name)[0][1]
+
+    whole = {"train__batch_size": 18}  # one batch: the order does not matter
+    assert first_loss("a", train__seed=0, **whole) != first_loss("b", train__seed=1, **whole)
+    same = {"task": "finetune", "model_in": str(shared_run[0])}  # the same weights
+    assert first_loss("c", train__seed=0, **same) != first_loss("d", train__seed=1, **same)
+
+
 def test_resuming_equals_never_having_stopped(settings, tmp_path):
     forgefield.run(settings(tmp_path / "whole", train__epochs=4), quiet=True)
     forgefield.run(settings(tmp_path / "parts", train__epochs=2), quiet=True)

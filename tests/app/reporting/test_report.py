@@ -168,6 +168,15 @@ def test_the_judged_set_is_test_data_not_validation(run):
     assert [one.name for one in read_contents(root).evaluated] == ["test_300K", "val"]
 
 
+def test_what_training_saw_comes_last_whatever_its_name(tmp_path):
+    write_fake_run(tmp_path / "run", n=10, epochs=3)
+    (tmp_path / "run" / "evaluation" / "test_300K").rename(tmp_path / "run" / "evaluation" / "zinc")
+    assert [one.name for one in read_contents(tmp_path / "run").evaluated] == ["zinc", "val"]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"judged": "val"}))
+    assert [one.name for one in read_contents(tmp_path / "run").evaluated] == ["val", "zinc"]
+
+
 def test_the_loss_is_spelled_out():
     text = loss_text(
         {"energy_weight": 2, "force_weight": 0, "loss_energy": "mae", "stress_weight": 5, "loss_stress": "mse"}

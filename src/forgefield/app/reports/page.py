@@ -196,7 +196,7 @@ def _use(contents: Contents) -> str:
     check = contents.record.get("ase_check")
     if check:
         energy, forces = f"{check['energy_per_atom']:.0e} eV per atom", f"{check['forces']:.0e} eV/Å"
-        where += f"<p>Checked in ASE on one structure: energy within {energy} of the model's, forces within {forces}.</p>"
+        where += f"<p>Checked in ASE on one structure: energy within {energy} of the model's, forces {forces}.</p>"
     return (
         where + files + "<p>In Python, with ASE:</p>" + code(snippet) + "<p>Or on the command line:</p>" + code(shell)
     )

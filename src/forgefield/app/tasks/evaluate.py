@@ -30,7 +30,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         ForgeError: something in the run, its model, its data or its machine must be mended first.
     """
     check_place(config)
-    with disk_errors(output_folder(config, "")):
+    with disk_errors(home_of(config)):
         question = ask(config, console)
         dataset = without_free_atoms(question.dataset, console)
         check_some_label(dataset)
@@ -55,7 +55,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
 def home_of(config: RunConfig) -> Path:
     """Return the folder that report.html belongs to: the run's, also if `output.dir` is its evaluation/NAME."""
     if config.output.dir is None:
-        return output_folder(config, "").parent.parent
+        return output_folder(config, "any").parent.parent
     inside = config.output.dir.parent.name == "evaluation"
     run = config.output.dir.parent.parent
     return run if inside and RunFolder(run).record.is_file() else config.output.dir
