@@ -3,6 +3,7 @@
 import io
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,12 +23,14 @@ from forgefield.app.tasks.steps.datasets import (
     trained_quantities,
 )
 from forgefield.app.tasks.steps.evaluating import forces_table, metrics_table, predictions_table
+from forgefield.app.tasks.steps.fitting import checking_loader, training_loader
 from forgefield.app.tasks.steps.models import find_bundle
 from forgefield.app.tasks.steps.outcome import TaskResult, show
 from forgefield.app.tasks.steps.record import command_line
 from forgefield.core.errors import DataError, DeviceError, ForgeError, ModelError
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
+from forgefield.graph.needs import Needs
 from forgefield.train.evaluate import Prediction
 from forgefield.train.settings import TrainSettings
 
@@ -192,3 +195,16 @@ def test_the_summary_shows_all(tmp_path):
     text = out.getvalue()
     for part in ("demo: train", "[42] meV/Å", str(tmp_path / "x.txt"), "cat x.txt", "look"):
         assert part in text
+
+
+def test_batch_sizes_of_training_and_of_checking_are_their_own():
+    config = config_of(
+        {"backend": "mace", "run_dir": "r", "data": {"train": "a.xyz", "batch_size": 3}, "train": {"batch_size": 2}}
+    )
+    run = SimpleNamespace(config=config, device="cpu")
+    potential = SimpleNamespace(needs=Needs(cutoff=2.0), heads=["default"], dtype=torch.float64)
+    dataset = Dataset.of([molecule()] * 6)
+    assert len(training_loader(run, potential, dataset)) == 3
+    assert len(checking_loader(run, potential, dataset)) == 2
+    assert training_loader(run, potential, dataset).order(0).tolist() != list(range(6))
+    assert checking_loader(run, potential, dataset).order(1).tolist() == list(range(6))

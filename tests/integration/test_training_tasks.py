@@ -327,7 +327,7 @@ def test_a_model_json_takes_the_place_of_measurements(settings, tmp_path):
 def test_a_time_limit_ends_a_run_that_resume_continues(settings, tmp_path, capsys):
     config = settings(tmp_path / "run", train__epochs=200, train__max_minutes=0.01)
     forgefield.run(config)
-    assert "stopped by train.max_minutes" in capsys.readouterr().out
+    assert "stopped by train.max_minutes" in " ".join(capsys.readouterr().out.split())
     done = history(tmp_path / "run")[-1]["epoch"]
     assert done < 200
     resumed = settings(tmp_path / "run", task="resume", train__epochs=200, train__max_minutes=0.02)

@@ -159,6 +159,8 @@ def test_the_reading_follows_the_numbers(tmp_path):
     contents.record["fit"]["best_epoch"] = 10
     assert "later epochs did not improve" in " ".join(sentences(contents))
     assert "larger than on the validation part for test_300K" in text
+    contents.record["fit"] |= {"best_epoch": 10, "epochs_done": 9}
+    assert "The best epoch was 10 of 10" in " ".join(sentences(contents))
     metrics["forces_rmse"] = 2 * metrics["forces_rms_label"]
     assert "Not usable yet" in " ".join(sentences(contents))
 

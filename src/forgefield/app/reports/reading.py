@@ -82,8 +82,9 @@ def _of_elements(judged: Evaluated) -> str:
 def _of_learning(contents: Contents) -> str:
     fit = contents.record.get("fit") or {}
     best, done = fit.get("best_epoch"), fit.get("epochs_done")
-    if best is None or not done:
+    if best is None or done is None:
         return ""
+    done = max(best, done)  # a time limit may end training within an epoch
     if best >= done - max(1, done // 20):
         return f"The best epoch was {best} of {done}: it was still improving, so more epochs should help."
     return f"The best epoch was {best} of {done}; later epochs did not improve on it."

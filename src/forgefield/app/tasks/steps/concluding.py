@@ -153,7 +153,8 @@ def _summary(
     rows = [
         ("model", f"{run.record.content['backend']}, {run.record.content['model']['parameters']:,} parameters"),
         ("data", f"{len(data.train)} training, {n_val} validation structures"),
-        ("epochs", f"{result.epochs_done}, best {result.best_epoch}; {ended}"),
+        ("epochs", f"{result.epochs_done} done; the best model is of epoch {result.best_epoch}"),
+        ("ended", ended),
         ("time", f"{duration(result.seconds)} training, {duration(run.record.content['seconds']['total'])} in all"),
     ]
     for name, found in metrics.items():
