@@ -67,6 +67,13 @@ def start(command: list[str], cores: list[int], log: Path) -> subprocess.Popen[b
     return subprocess.Popen(pinned, env=environment(len(cores)), stdout=log.open("wb"), stderr=subprocess.STDOUT)
 
 
+def finish(process: subprocess.Popen[bytes]) -> tuple[int, float]:
+    """Wait for a side; returns its exit code and the CPU minutes it used."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, (used.ru_utime + used.ru_stime) / 60
+
+
 def our_command(files: dict[str, Path], out: Path, minutes: float) -> list[str]:
     """Our training for some minutes, from the example configuration."""
     changes = {"run_dir": out / "ours", "data.train": files["train"], "data.test": files["test_300K"]}
@@ -135,8 +142,9 @@ def main() -> None:
     other = start(theirs, cores[options.cores :], out / "mace.log")
     time.sleep(60 * options.minutes)
     other.send_signal(signal.SIGTERM)
-    other.wait()
-    if ours.wait() != 0:
+    _, their_minutes = finish(other)
+    code, our_minutes = finish(ours)
+    if code != 0:
         raise SystemExit((out / "ours.log").read_text()[-2000:])
     epochs = [int(n) for n in re.findall(r"Epoch (\d+):", (out / "mace.log").read_text())]
     done = their_command(files, out, options.backend_python, 1)  # nothing left to train: writes the best model
@@ -144,6 +152,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "minutes": options.minutes,
         "cores_per_side": options.cores,
+        "cpu_minutes": {"ours, with test and export": our_minutes, "mace-torch": their_minutes},
         "epochs": {"ours": len((out / "ours" / "history.jsonl").read_text().splitlines()), "mace-torch": max(epochs)},
         "ours": test_ours(files, out),
         "mace-torch": test_theirs(files, out, options.backend_python),
@@ -151,11 +160,10 @@ def main() -> None:
     (out / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n")
     for name in TESTS:
         a, b = report["ours"][name], report["mace-torch"][name]
-        text = f"{name}: RMSE energy ours {a['energy']:.1f} meV, mace-torch {b['energy']:.1f} meV; forces ours"
-        print(
-            f"{text} {a['forces']:.1f} meV/Å, mace-torch {b['forces']:.1f} meV/Å, ratio: {b['forces'] / a['forces']:.2f}"
-        )
-    print(f"epochs: {report['epochs']}")
+        print(f"{name} energy RMSE: ours {a['energy']:.1f} meV, mace-torch {b['energy']:.1f} meV")
+        text = f"{name} force RMSE: ours {a['forces']:.1f} meV/Å, mace-torch {b['forces']:.1f} meV/Å"
+        print(f"{text}, ratio: {b['forces'] / a['forces']:.2f}")
+    print(f"epochs: {report['epochs']}; CPU minutes: {report['cpu_minutes']}")
 
 
 if __name__ == "__main__":
