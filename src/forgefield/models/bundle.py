@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from forgefield.core.elements import number, symbol
 from forgefield.core.errors import ModelError
@@ -88,7 +88,7 @@ def save_bundle(potential: Potential, folder: Path, *, provenance: Mapping[str, 
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: p.detach().cpu().contiguous() for name, p in potential.architecture.named_parameters()}
     part = folder / (WEIGHTS + ".part")
-    save_file(weights, part)
+    part.write_bytes(save(weights))
     _settle(part, folder / WEIGHTS)
     manifest = {
         **describe(potential),
