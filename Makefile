@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 help:
 	@echo "make setup   make .venv and install everything, exact versions"
-	@echo "make demo    train, judge and export a MACE on 3BPA (about 3 minutes)"
+	@echo "make demo    train, judge and export a MACE on 3BPA (about a minute)"
 	@echo "make test    run the test suite"
 	@echo "make slow    run the slow tests too"
 	@echo "make check   format, lint, types, tests"
