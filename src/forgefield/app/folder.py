@@ -85,7 +85,7 @@ class RunFolder:
             raise ForgeError(
                 f"run_dir already holds a run (it has {found})",
                 str(root),
-                "choose another run_dir, or continue that run with `forgefield resume --run-dir ...`",
+                "choose another run_dir, or continue that run: forgefield resume RUN_DIR",
             )
         with disk_errors(root):
             folder.root.mkdir(parents=True, exist_ok=True)
