@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forgefield.app.folder import RunFolder, disk_errors, read_json, write_atomic, write_json
+from forgefield.app.folder import RunFolder, read_json, write_json
+from forgefield.core.disk import write_atomic
 from forgefield.core.errors import DeviceError, ForgeError
 
 
@@ -110,19 +111,3 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
     assert "MiB are left" in caught.value.fix
     assert json.loads(path.read_text()) == {"old": True}
     assert names(tmp_path) == {"x.json"}
-
-
-def test_a_full_disk_is_recognised_by_its_message_too(tmp_path):
-    with pytest.raises(DeviceError, match="disk is full"), disk_errors(tmp_path):
-        raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")
-
-
-def test_other_errors_pass_through(tmp_path):
-    with pytest.raises(KeyError), disk_errors(tmp_path):
-        raise KeyError("unrelated")
-
-
-def test_a_path_below_a_file_is_refused(tmp_path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(ForgeError, match="cannot write here"):
-        write_atomic(tmp_path / "file" / "below.txt", "y")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from forgefield.core.errors import DeviceError, ForgeError
+from forgefield.core.disk import disk_errors, write_atomic
+from forgefield.core.errors import ForgeError
 
 RESOLVED = "run.resolved.yaml"
 RECORD = "run.json"
@@ -28,8 +27,6 @@ _SIGNS_OF_A_RUN = (
     "artifacts",
 )
 _LAYOUT = (*_SIGNS_OF_A_RUN, "history.csv", "tensorboard", "evaluation", "report.html")
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
-         errno.EFBIG: "the file would exceed the allowed size"}  # fmt: skip
 
 
 class RunFolder:
@@ -136,29 +133,6 @@ class RunFolder:
             self.root.rmdir()
 
 
-def write_atomic(path: str | Path, content: str | bytes) -> Path:
-    """Write a file whole or not at all: beside it first, then renamed into place.
-
-    Raises:
-        ForgeError: the disk is full, or the folder cannot be written.
-    """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(beside, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-    return path
-
-
 def write_json(path: str | Path, content: object) -> Path:
     """Write JSON atomically. Numbers that are not finite become null, since JSON has no word for them."""
     return write_atomic(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
@@ -177,32 +151,6 @@ def read_json(path: str | Path) -> Any:
         raise ForgeError("no such file", str(path), "give the folder of a complete run") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ForgeError(f"not readable as JSON: {error}", str(path), "restore the file or repeat the run") from None
-
-
-@contextlib.contextmanager
-def disk_errors(where: str | Path) -> Iterator[None]:
-    """Turn what the file system refuses (full, read-only, forbidden) into one plain ForgeError."""
-    try:
-        yield
-    except ForgeError:
-        raise
-    except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in _FULL or "No space left on device" in str(error):
-            what = _FULL.get(number or errno.ENOSPC, _FULL[errno.ENOSPC])
-            raise DeviceError(what, str(where), _room_hint(Path(where))) from error
-        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise DeviceError(f"not allowed: {error}", str(where), "choose a folder you may read and write") from error
-        if number in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-            raise ForgeError(f"cannot write here: {error}", str(where), "choose another path") from error
-        raise
-
-
-def _room_hint(path: Path) -> str:
-    """Return the advice for a full disk, with the free space where it can be read."""
-    place = next((p for p in (path, *path.parents) if p.is_dir()), Path("."))
-    free = shutil.disk_usage(place).free / 2**20
-    return f"free some space ({free:.0f} MiB are left there) or choose a run_dir on another disk"
 
 
 def _finite(value: object) -> object:

@@ -16,12 +16,12 @@ from ruamel.yaml import YAML
 
 from forgefield.app import run_rules
 from forgefield.app.blocks import INTERNAL, EvalSettings, ExportSettings, ModelBlock, OutputSettings
-from forgefield.app.folder import RESOLVED, write_atomic
+from forgefield.app.folder import RESOLVED
 from forgefield.app.model_json import ModelJson, apply_model_json
 from forgefield.app.settings_help import nearest
 from forgefield.app.validation import validate, validate_model_block
 from forgefield.app.yaml_source import Node, Place, merge, node_of, parse_yaml, read_yaml
-from forgefield.core.catalog import Catalog
+from forgefield.core.disk import write_atomic
 from forgefield.core.errors import ConfigError
 from forgefield.core.settings import Settings
 from forgefield.data.settings import DataSettings
@@ -244,11 +244,6 @@ def save_resolved(config: RunConfig, folder: str | Path) -> Path:
     writer.dump(resolved(config), text)
     head = "# Written by ForgeField: the run with every default filled in. `forgefield run` reads it.\n"
     return write_atomic(Path(folder) / RESOLVED, head + text.getvalue())
-
-
-def backends() -> list[str]:
-    """Return the names of all architectures."""
-    return Catalog(ARCHITECTURES).names()
 
 
 def _text(node: Node | None, default: str) -> str:

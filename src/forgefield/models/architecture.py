@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,6 +46,12 @@ class Architecture(nn.Module):
         """Names of the parameters that `freeze: head_only` leaves trainable."""
         raise NotImplementedError
 
+    def physics(self) -> Mapping[str, Mapping[str, object]]:
+        """Physics terms its settings ask for, by name, with the terms' own settings."""
+        return {}
+
 
 class PhysicsTerm(nn.Module):
-    """Base of the physics terms: `forward(graph, vectors) -> AtomTerm`."""
+    """Base of the physics terms: `forward(graph, vectors) -> AtomTerm`, times `scale` of each head, (H,)."""
+
+    scale: Tensor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from forgefield.core.disk import write_atomic
 from forgefield.core.elements import number, symbol
 from forgefield.core.errors import ModelError
 from forgefield.models.potential import ARCHITECTURES, Potential, build_potential
@@ -29,7 +29,6 @@ def describe(potential: Potential) -> dict[str, Any]:
         head: {symbol(z): float(e) for z, e in zip(context.elements, row, strict=True)}
         for head, row in zip(context.heads, potential.self_energies.tolist(), strict=True)
     }
-    zbl = potential.physics["zbl"].scale.tolist() if "zbl" in potential.physics else None
     return {
         "schema_version": SCHEMA,
         "backend": potential.backend,
@@ -40,7 +39,7 @@ def describe(potential: Potential) -> dict[str, Any]:
         "avg_num_neighbors": context.avg_num_neighbors,
         "scale": potential.scale.tolist(),
         "shift": potential.shift.tolist(),
-        "zbl_scale": zbl,
+        "physics_scale": {name: term.scale.tolist() for name, term in potential.physics.items()},
         "cutoff": potential.cutoff,
         "dtype": str(potential.dtype).removeprefix("torch."),
         "units": UNITS,
@@ -67,7 +66,7 @@ def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Po
         avg_num_neighbors=manifest["avg_num_neighbors"],
         scale=manifest["scale"],
         shift=manifest["shift"],
-        zbl_scale=manifest["zbl_scale"],
+        physics_scale=manifest["physics_scale"],
         dtype=dtype or getattr(torch, manifest["dtype"]),
     )
 
@@ -79,32 +78,20 @@ def sha256(path: Path) -> str:
 
 
 def save_bundle(potential: Potential, folder: Path, *, provenance: Mapping[str, Any]) -> Path:
-    """Write weights and manifest into a folder, each beside its target first and then renamed.
+    """Write weights and manifest into a folder, each whole or not at all.
 
     Returns:
         Path of the manifest.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: p.detach().cpu().contiguous() for name, p in potential.architecture.named_parameters()}
-    part = folder / (WEIGHTS + ".part")
-    part.write_bytes(save(weights))
-    _settle(part, folder / WEIGHTS)
+    write_atomic(folder / WEIGHTS, save(weights))
     manifest = {
         **describe(potential),
         "weights": {"path": WEIGHTS, "format": "safetensors", "sha256": sha256(folder / WEIGHTS)},
         "provenance": dict(provenance),
     }
-    part = folder / (MANIFEST + ".part")
-    part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    _settle(part, folder / MANIFEST)
-    return folder / MANIFEST
-
-
-def _settle(part: Path, target: Path) -> None:
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, target)
+    return write_atomic(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], Path]:

@@ -16,9 +16,9 @@ from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.graph.segment import sum_by
 from forgefield.models.architecture import Architecture, ArchitectureContext, PhysicsTerm
-from forgefield.models.physics.zbl import Zbl, ZblSettings
 
 ARCHITECTURES = Catalog("forgefield.models.architectures")
+PHYSICS = Catalog("forgefield.models.physics")
 
 
 class Outputs(NamedTuple):
@@ -166,7 +166,7 @@ def build_potential(
     avg_num_neighbors: float,
     scale: Sequence[float] | float = 1.0,
     shift: Sequence[float] | float = 0.0,
-    zbl_scale: Sequence[float] | None = None,
+    physics_scale: Mapping[str, Sequence[float]] | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Potential:
@@ -181,7 +181,7 @@ def build_potential(
         avg_num_neighbors: mean number of neighbours on the training set.
         scale: of the architecture's energies, one or one per head.
         shift: per atom, eV, one or one per head.
-        zbl_scale: factor of the ZBL term per head, if the settings ask for the term; default 1.
+        physics_scale: factor per head of physics terms by name; default 1.
         dtype: of the weights.
         seed: of the random weights; torch's global generator is left as it was.
 
@@ -193,10 +193,11 @@ def build_potential(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         architecture = ARCHITECTURES.entry(backend).build(settings, context)
+    given = physics_scale or {}
     physics: dict[str, PhysicsTerm] = {}
-    if getattr(settings, "pair_repulsion", False):
-        zbl = ZblSettings(envelope=settings.num_polynomial_cutoff)
-        physics["zbl"] = Zbl(zbl, per_head(1.0 if zbl_scale is None else zbl_scale))
+    for name, values in architecture.physics().items():
+        entry = PHYSICS.entry(name)
+        physics[name] = entry.build(entry.settings.model_validate(values), per_head(given.get(name, 1.0)))
     potential = Potential(
         backend, settings, architecture, context, reference_energies, per_head(scale), per_head(shift), physics
     )

@@ -7,7 +7,6 @@ state, random number states) and `state.json` (counters, schedule, fingerprints,
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from forgefield.core.errors import ConfigError, DataError, DeviceError, ForgeError, ModelError
+from forgefield.core.disk import disk_errors, write_atomic
+from forgefield.core.errors import ConfigError, DataError, ForgeError, ModelError
 from forgefield.models.bundle import save_bundle
 from forgefield.models.potential import Potential
 from forgefield.train import randomness
@@ -33,7 +32,6 @@ from forgefield.train.state import Progress, TrainState
 FORMAT = "forgefield-checkpoint-1"
 TENSORS = "training.safetensors"
 STATE = "state.json"
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 
 
 @dataclass(frozen=True)
@@ -112,18 +110,6 @@ def load_weights(folder: Path, potential: Potential) -> None:
     _load_parameters(potential, weights, folder)
 
 
-@contextlib.contextmanager
-def disk_errors(where: Path) -> Generator[None]:
-    """Turn a full or forbidden disk into one plain error."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        full = "No space left on device" in str(error)  # safetensors passes on the text alone
-        what = _FULL.get(errno.ENOSPC if full else number or 0, f"cannot write: {error}")
-        raise DeviceError(what, str(where), "free some space or choose another run_dir") from error
-
-
 def _write_all(folder: Path, state: TrainState, stamp: Stamp) -> None:
     progress = state.progress
     provenance = {"epoch": progress.epoch_now, "update": progress.update, "data_fingerprint": stamp.data}
@@ -148,20 +134,13 @@ def _write_all(folder: Path, state: TrainState, stamp: Stamp) -> None:
         "scaler": state.scaler.state_dict() if state.scaler else None,
         "random": random,
     }
-    _write(folder / TENSORS, packed)
-    _write(folder / STATE, json.dumps(record, indent=1, allow_nan=False).encode())
+    write_atomic(folder / TENSORS, packed)
+    write_atomic(folder / STATE, json.dumps(record, indent=1, allow_nan=False).encode())
     _sync_folder(folder)
 
 
 def _plain(value: Tensor) -> Tensor:
     return value.detach().cpu().contiguous().clone()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -38,7 +38,6 @@ class FitResult:
         reason: why it ended: epochs, early_stop or max_minutes.
         history: path of history.jsonl.
         epochs_here: epochs completed by this call.
-        total_seconds: time spent over all restarts, s.
     """
 
     best_epoch: int
@@ -48,7 +47,6 @@ class FitResult:
     reason: str
     history: Path
     epochs_here: int
-    total_seconds: float
 
 
 def fit(
@@ -114,7 +112,6 @@ def fit(
         reason=reason,
         history=recorder.history,
         epochs_here=state.progress.epoch - epochs_before,
-        total_seconds=state.progress.seconds,
     )
 
 

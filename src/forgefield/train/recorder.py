@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from forgefield.train.checkpoint import disk_errors
+from forgefield.core.disk import disk_errors, write_atomic
 from forgefield.train.settings import TrainSettings
 from forgefield.train.step import UpdateReport
 
@@ -112,9 +111,7 @@ class Recorder:
         lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
         cells = [_csv_line([_cell(row.get(name)) for name in COLUMNS]) for row in rows]
         for path, text in ((self.history, "".join(lines)), (self.table, _csv_line(COLUMNS) + "".join(cells))):
-            beside = path.with_name(f".{path.name}.new")
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, path)
+            write_atomic(path, text)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

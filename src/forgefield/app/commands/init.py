@@ -53,11 +53,11 @@ def command(
 
       forgefield init hartree.xyz --energy-unit Ha --length-unit bohr
     """
-    from forgefield.app.folder import write_atomic
     from forgefield.app.portrait import look_at, warnings
     from forgefield.app.run import build_runs, config_of
     from forgefield.app.suggestion import Choices, relative, suggest, write_text
     from forgefield.app.yaml_source import Place, parse_yaml
+    from forgefield.core.disk import write_atomic
     from forgefield.data.parts import open_part
 
     if out.exists() and not force:

@@ -28,8 +28,8 @@ def command(
     """
     import json
 
-    from forgefield.app.folder import write_atomic
     from forgefield.app.schema import run_schema
+    from forgefield.core.disk import write_atomic
 
     text = json.dumps(run_schema(), indent=2) + "\n"
     if out is None:

@@ -6,7 +6,6 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from forgefield.app.folder import write_atomic
 from forgefield.app.reports import charts, tables
 from forgefield.app.reports.contents import Contents, read_contents
 from forgefield.app.reports.markup import (
@@ -20,6 +19,7 @@ from forgefield.app.reports.markup import (
     significant,
 )
 from forgefield.app.reports.reading import force_share, sentences
+from forgefield.core.disk import write_atomic
 
 VERBS = {
     "train": "Training",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from forgefield.app.folder import METRICS, RunFolder, disk_errors
+from forgefield.app.folder import METRICS, RunFolder
 from forgefield.app.reports.page import write_report
 from forgefield.app.run import RunConfig, save_resolved
 from forgefield.app.tasks.steps.asking import Question, ask, model_text, output_folder, save_loaded
@@ -17,6 +17,7 @@ from forgefield.app.tasks.steps.evaluating import write_evaluation
 from forgefield.app.tasks.steps.models import describe_model
 from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
 from forgefield.app.tasks.steps.record import RunRecord
+from forgefield.core.disk import disk_errors
 from forgefield.core.errors import ForgeError
 from forgefield.data.dataset import Dataset
 from forgefield.data.loader import make_loader

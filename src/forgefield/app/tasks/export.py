@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from forgefield.app.folder import disk_errors
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.concluding import sample_of
 from forgefield.app.tasks.steps.datasets import open_asked
@@ -12,6 +11,7 @@ from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import find_bundle, load_start
 from forgefield.app.tasks.steps.outcome import TaskResult, short, show
 from forgefield.app.tasks.steps.specimen import specimens
+from forgefield.core.disk import disk_errors
 from forgefield.core.errors import ConfigError
 from forgefield.core.structure import Structure
 from forgefield.export.artifact import export_artifacts

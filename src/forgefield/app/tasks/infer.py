@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from rich.console import Console
 
-from forgefield.app.folder import disk_errors
 from forgefield.app.reports.markup import significant
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.asking import ask, model_text, output_folder, save_loaded
 from forgefield.app.tasks.steps.datasets import set_name
 from forgefield.app.tasks.steps.evaluating import write_inference
 from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
+from forgefield.core.disk import disk_errors
 from forgefield.data.loader import make_loader
 from forgefield.train.evaluate import Prediction, evaluate
 

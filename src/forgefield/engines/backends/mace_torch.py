@@ -82,7 +82,7 @@ def convert(model: Mapping[str, Any], arrays: Arrays) -> Potential:
         avg_num_neighbors=neighbors.pop(),
         scale=scale,
         shift=_per_head(model, "shift") if scaled else 0.0,
-        zbl_scale=scale if scaled else None,
+        physics_scale={"zbl": scale} if scaled and settings.pair_repulsion else None,
         dtype=getattr(torch, model["dtype"]),
     )
     weights = _weights(settings, len(elements), arrays, order)

@@ -14,9 +14,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from forgefield.app.folder import write_atomic, write_json
+from forgefield.app.folder import write_json
 from forgefield.app.reports.contents import Predictions
 from forgefield.app.run import OutputSettings
+from forgefield.core.disk import write_atomic
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
 from forgefield.models.potential import Potential

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from forgefield.app.folder import write_atomic
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import heads_of
 from forgefield.app.tasks.steps.run import Run
 from forgefield.core.catalog import Catalog
+from forgefield.core.disk import write_atomic
 from forgefield.core.elements import symbol
 from forgefield.core.errors import ConfigError, DataError, ModelError
 from forgefield.core.settings import Settings

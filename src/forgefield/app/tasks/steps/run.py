@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from forgefield.app.folder import RunFolder, disk_errors, read_json
+from forgefield.app.folder import RunFolder, read_json
 from forgefield.app.run import RunConfig, save_resolved
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.outcome import say
 from forgefield.app.tasks.steps.record import RunRecord
+from forgefield.core.disk import disk_errors
 from forgefield.core.errors import ConfigError
 
 

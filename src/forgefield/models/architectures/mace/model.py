@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -59,6 +60,10 @@ class Mace(Architecture):
         """Names of the parameters that belong to the readouts."""
         return [name for name, _ in self.named_parameters() if name.startswith("readouts.")]
 
+    def physics(self) -> dict[str, dict[str, object]]:
+        """The ZBL repulsion, if `pair_repulsion` is set."""
+        return {"zbl": {"envelope": self.settings.num_polynomial_cutoff}} if self.settings.pair_repulsion else {}
+
     def forward(self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor) -> AtomTerm:
         """Energy of each atom and gradient of their sum by each pair vector.
 
@@ -106,13 +111,15 @@ class Mace(Architecture):
             else:
                 g_scalars.append(torch.zeros_like(features[:, 0]))
         g_features: Tensor | None = None
-        g_basis, g_harmonics = torch.zeros_like(near.basis), [torch.zeros_like(y) for y in near.harmonics]
+        g_bases, g_slots = [], []
         for k in reversed(range(len(self.layers))):
             layer = self.layers[k]
             rows = sum(2 * l + 1 for l in layer.features_out) - 1
             g = nn.functional.pad(g_scalars[k].unsqueeze(1), (0, 0, 0, rows))
             g = g if g_features is None else g + g_features
             g_features, part, parts = layer.adjoint(g, all_saved[k], near)
-            g_basis = g_basis + part
-            g_harmonics = [a + b for a, b in zip(g_harmonics, parts, strict=True)]
+            g_bases.append(part)
+            g_slots.append(parts)
+        g_basis = functools.reduce(torch.add, g_bases)
+        g_harmonics = [functools.reduce(torch.add, same) for same in zip(*g_slots, strict=True)]
         return energy, g_basis, g_harmonics
