@@ -12,11 +12,12 @@ ROOMS = {
     "core": set(),
     "graph": {"core"},
     "data": {"core", "graph"},
-    "models": {"core", "graph"},
+    "kernels": {"core"},
+    "models": {"core", "graph", "kernels"},
     "train": {"core", "graph", "data", "models"},
     "export": {"core", "graph", "models"},
     "engines": {"core", "data"},
-    "app": {"core", "graph", "data", "models", "train", "export", "engines"},
+    "app": {"core", "graph", "data", "kernels", "models", "train", "export", "engines"},
 }
 BANNED = {"utils", "misc", "helpers", "common", "base", "tools"}
 LONG_FILE, LONG_FUNCTION, DEEP = 500, 80, 4

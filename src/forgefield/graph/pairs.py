@@ -11,7 +11,7 @@ from forgefield.core.structure import Structure
 
 
 class Pairs(NamedTuple):
-    """Undirected pairs within a cutoff, each once."""
+    """Undirected pairs within a cutoff, each once, by second atom."""
 
     first: np.ndarray  # (P,), int32
     second: np.ndarray  # (P,), int32
@@ -32,7 +32,8 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
         quantities="ijS",
         copy=True,
     )
-    return Pairs(first.astype(np.int32), second.astype(np.int32), shift.astype(np.int32))
+    order = np.argsort(second, kind="stable")  # sums by the second atom then read their pairs one after the other
+    return Pairs(first[order].astype(np.int32), second[order].astype(np.int32), shift[order].astype(np.int32))
 
 
 def _closed_cell(structure: Structure) -> np.ndarray:

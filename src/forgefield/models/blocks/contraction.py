@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from forgefield.models.blocks.coupling import independent_paths, monomials, symmetric_paths
+from forgefield.kernels.choice import compiled
+from forgefield.kernels.operators import ops
+from forgefield.kernels.polynomials import polynomial_plan
+from forgefield.models.blocks.coupling import TINY, independent_paths, monomials, symmetric_paths
 from forgefield.models.blocks.grouped import contract_by_element
 
 
@@ -38,6 +41,7 @@ class Contraction(nn.Module):
     ) -> None:
         super().__init__()
         self.degrees, self.correlation, self.max_degree = degrees, correlation, max_degree
+        self.n_outputs = sum(2 * l + 1 for l in degrees)
         self.weights = nn.ParameterDict()
         degree_of = np.concatenate([[l] * (2 * l + 1) for l in range(max_degree + 1)])
         members = [np.flatnonzero(degree_of % 2 == p) for p in (0, 1)]
@@ -47,6 +51,7 @@ class Contraction(nn.Module):
         for degree in degrees:
             self._add_degree(degree, members, channels, n_elements, reduced)
         self._add_monomials(degree_of)
+        self._add_plan(reduced)
 
     def _buffer(self, name: str, value: np.ndarray) -> None:
         self.register_buffer(name, torch.as_tensor(value), persistent=False)
@@ -110,6 +115,26 @@ class Contraction(nn.Module):
             self._buffer(f"left_{d}", np.array([below[m[:-1]] for m in monomials(n, d)]))
             self._buffer(f"right_{d}", np.array([m[-1] for m in monomials(n, d)]))
 
+    def _add_plan(self, reduced: bool) -> None:
+        """Plan of the compiled operators, and the table that turns weights into their coefficients, (terms, weights)."""
+        n, first, sizes = (self.max_degree + 1) ** 2, 0, [w.shape[1] for w in self.weights.values()]
+        terms: list[tuple[int, tuple[int, ...]]] = []
+        rows: list[np.ndarray] = []
+        for name, size in zip(self.weights, sizes, strict=True):
+            degree, order = map(int, name.split("_"))
+            paths = symmetric_paths(self.max_degree, degree, order)
+            paths = paths[independent_paths(paths)[0]] if reduced else paths
+            start = sum(2 * l + 1 for l in self.degrees[: self.degrees.index(degree)])
+            for q, m in enumerate(monomials(n, order)):
+                for k in np.flatnonzero(np.abs(paths[:, :, q]).max(0) > TINY):
+                    terms.append((start + int(k), m))
+                    rows.append(np.zeros(sum(sizes)))
+                    rows[-1][first : first + size] = paths[:, k, q]
+            first += size
+        plan, order = polynomial_plan(terms, n, self.n_outputs)
+        self._buffer("plan", plan)
+        self._buffer("expand", np.array(rows)[order])
+
     def _monomials(self, features: Tensor) -> list[Tensor]:
         """Monomials of both parities, (Q, C, N) each."""
         powers = [torch.ones_like(features[:1])]
@@ -129,17 +154,35 @@ class Contraction(nn.Module):
             parts.append(torch.matmul(combine, weight))
         return torch.cat(parts, 1)
 
-    def forward(self, features: Tensor, counts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, features: Tensor, species: Tensor, counts: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Evaluate the polynomials.
 
         Args:
             features: A, (N, (max_degree+1)^2, C).
+            species: index of each atom's element, (N,), ascending.
             counts: atoms of each element, on the CPU.
 
         Returns:
             values: (N, sum of 2l+1 over the degrees, C).
-            slopes: what `adjoint` needs.
+            saved: what `adjoint` needs.
         """
+        if compiled(features):
+            weights = torch.cat(list(self.weights.values()), 1)
+            sets = species if weights.shape[0] > 1 else torch.zeros_like(species)
+            coefficients = torch.matmul(self.expand, weights)
+            values = ops.contraction(features, coefficients, sets, self.plan, self.n_outputs)
+            return values, [features, coefficients, sets]
+        return self._values(features, counts)
+
+    def adjoint(self, g: Tensor, saved: list[Tensor]) -> Tensor:
+        """Gradient by the features (N, (max_degree+1)^2, C) from the gradient by the values."""
+        if not saved[-1].is_floating_point():
+            return ops.contraction_adjoint(g, *saved, self.plan, False)[0]
+        return self._values_adjoint(g, saved)
+
+    # -- plain PyTorch: one product by element gives values and slopes -------------------------------------------
+
+    def _values(self, features: Tensor, counts: Tensor) -> tuple[Tensor, list[Tensor]]:
         a = features.permute(1, 2, 0).contiguous()
         weights, blocks = self._path_weights(), self._monomials(a)
         halves = [a.index_select(0, self.even).transpose(0, 1), a.index_select(0, self.odd).transpose(0, 1)]
@@ -161,8 +204,7 @@ class Contraction(nn.Module):
                 slopes.append(slope)
         return torch.cat(total, 1).permute(2, 1, 0) * (1.0 / self.correlation), slopes
 
-    def adjoint(self, g: Tensor, slopes: list[Tensor]) -> Tensor:
-        """Gradient by the features (N, (max_degree+1)^2, C) from the gradient by the values."""
+    def _values_adjoint(self, g: Tensor, slopes: list[Tensor]) -> Tensor:
         parts = g.permute(2, 1, 0).split([2 * l + 1 for l in self.degrees], 1)
         halves: list[list[Tensor]] = [[], []]
         for parity in (0, 1):

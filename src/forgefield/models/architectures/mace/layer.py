@@ -8,13 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from forgefield.graph.gather import (
-    filled_slots,
-    pairs_to_slots,
-    senders_to_slots,
-    slots_to_pairs,
-    slots_to_senders,
-)
+from forgefield.graph.gather import filled_slots, pairs_to_slots, slots_to_pairs
 from forgefield.graph.graph import Graph
 from forgefield.models.architectures.mace.settings import MaceSettings
 from forgefield.models.blocks.contraction import Contraction
@@ -30,7 +24,7 @@ class Surroundings(NamedTuple):
     counts: Tensor  # (Z,), atoms per element, CPU
     species: Tensor  # (N,)
     basis: Tensor  # (P, B)
-    harmonics: list[Tensor]  # per degree (N, K, 2l+1), signed by direction, zero in padding
+    harmonics: list[Tensor]  # from `spread_harmonics`
 
 
 class Saved(NamedTuple):
@@ -126,21 +120,21 @@ class Layer(nn.Module):
         """
         up = self._by_degree(features, self.features_in, self.up)
         radial, saved_radial = self.radial(near.basis)
-        weights = pairs_to_slots(radial, near.graph).unflatten(1, (len(self.edge.paths), self.channels))
-        messages, saved_edge = self.edge(weights, senders_to_slots(up, near.graph), near.harmonics)
+        weights = radial.unflatten(1, (len(self.edge.paths), self.channels))
+        messages, saved_edge = self.edge(weights, up, near.harmonics, near.graph)
         summed = self._mix_messages(messages)
         norm, saved_density = self._norm(near, summed)
         summed = summed * norm
         if not self.has_residual:
             summed = self._skip(summed, self.skip_degrees, self.skip_degrees, near.counts)
-        values, slopes = self.product(summed, near.counts)
+        values, slopes = self.product(summed, near.species, near.counts)
         out = self._by_degree(values, self.features_out, self.mix)
         if self.has_residual:
             out = out + self._skip(features, self.features_in, self.features_out, near.counts)
         return out, Saved(saved_edge, saved_radial, slopes, saved_density)
 
     def _mix_messages(self, messages: list[Tensor]) -> Tensor:
-        parts = [m.flatten(2) @ (w * (1.0 / math.sqrt(w.shape[0]))) for m, w in zip(messages, self.linear, strict=True)]
+        parts = [m @ (w * (1.0 / math.sqrt(w.shape[0]))) for m, w in zip(messages, self.linear, strict=True)]
         return torch.cat(parts, 1)
 
     def _norm(self, near: Surroundings, summed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -163,16 +157,14 @@ class Layer(nn.Module):
             g_sum = self._skip(g_sum, self.skip_degrees, self.skip_degrees, near.counts, transpose=True)
         g_sum, g_basis = self._norm_adjoint(g_sum, saved.density, near)
         parts = split_degrees(g_sum, list(range(len(self.linear))))
-        g_messages = [
-            (p @ (w * (1.0 / math.sqrt(w.shape[0]))).T).unflatten(2, (-1, self.channels))
-            for p, w in zip(parts, self.linear, strict=True)
-        ]
-        g_weight, g_sender, g_harmonics = self.edge.adjoint(g_messages, saved.edge, near.harmonics, not self.first)
-        g_radial = self.radial.adjoint(slots_to_pairs(g_weight.flatten(1), near.graph), saved.radial)
+        g_messages = [p @ (w * (1.0 / math.sqrt(w.shape[0]))).T for p, w in zip(parts, self.linear, strict=True)]
+        g_weight, g_up, g_harmonics = self.edge.adjoint(
+            g_messages, saved.edge, near.harmonics, near.graph, not self.first
+        )
+        g_radial = self.radial.adjoint(g_weight.flatten(1), saved.radial)
         g_basis = g_radial if g_basis is None else g_radial + g_basis
-        if g_sender is None:
+        if g_up is None:
             return None, g_basis, g_harmonics
-        g_up = slots_to_senders(g_sender, near.graph)
         g_features = self._by_degree(g_up, self.features_in, self.up, transpose=True)
         if self.has_residual:
             g_features = g_features + self._skip(g, self.features_out, self.features_in, near.counts, transpose=True)

@@ -8,13 +8,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from forgefield.graph.gather import pairs_to_slots, slots_to_pairs
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.models.architecture import Architecture, ArchitectureContext, AtomTerm
 from forgefield.models.architectures.mace.layer import Layer, Surroundings
 from forgefield.models.architectures.mace.readout import GatedReadout, LinearReadout
 from forgefield.models.architectures.mace.settings import MaceSettings
+from forgefield.models.blocks.edge_product import collect_harmonics, spread_harmonics
 from forgefield.models.blocks.harmonics import SphericalHarmonics
 from forgefield.models.blocks.radial import RadialBasis
 
@@ -53,8 +53,6 @@ class Mace(Architecture):
                 self.readouts.append(GatedReadout(c, n_heads, settings.mlp_width))
             elif last or not settings.use_last_readout_only:
                 self.readouts.append(LinearReadout(c, n_heads))
-        degree = torch.cat([torch.full((2 * l + 1,), l) for l in range(settings.max_ell + 1)])
-        self.register_buffer("odd", (degree % 2).to(torch.float64), persistent=False)
 
     def head_parameters(self) -> list[str]:
         """Names of the parameters that belong to the readouts."""
@@ -82,14 +80,9 @@ class Mace(Architecture):
         z_first, z_second = numbers.index_select(0, graph.pair_first), numbers.index_select(0, graph.pair_second)
         basis, d_basis = self.radial(r, z_first, z_second)
         values, jacobian = self.harmonics(unit)
-        direction = graph.table_sign.reshape(-1, 1)
-        signs = torch.abs(direction) * (1.0 - self.odd) + direction * self.odd
-        slots = (pairs_to_slots(values, graph) * signs).unflatten(0, graph.table_sign.shape)
-        sizes = [2 * l + 1 for l in range(self.settings.max_ell + 1)]
-        near = Surroundings(graph, counts, species, basis, list(slots.split(sizes, 2)))
+        near = Surroundings(graph, counts, species, basis, spread_harmonics(values, graph))
         energy, g_basis, g_harmonics = self._run(near)
-        g_slots = torch.cat(g_harmonics, 2).flatten(0, 1) * signs
-        g_unit = torch.matmul(slots_to_pairs(g_slots, graph).unsqueeze(1), jacobian).squeeze(1)
+        g_unit = torch.matmul(collect_harmonics(g_harmonics, graph).unsqueeze(1), jacobian).squeeze(1)
         g_tangent = (g_unit - unit * (g_unit * unit).sum(1, keepdim=True)) / r
         return AtomTerm(energy, g_tangent + unit * (g_basis * d_basis).sum(1, keepdim=True))
 

@@ -1,0 +1,1 @@
+"""Compiled kernels of the hot sums, as operators of the namespace `forgefield`."""

@@ -1,0 +1,118 @@
+// Blocks of channels: N vectors of 64 bytes, or N single numbers for the channels that are left over.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+// B bytes of numbers T: as a value, and as it lies in memory that is aligned to single numbers only.
+template <class T, int B>
+struct Vector {
+  typedef T type __attribute__((vector_size(B)));
+  typedef T loose __attribute__((vector_size(B), aligned(sizeof(T)), may_alias));
+};
+template <>
+struct Vector<float, 4> {
+  typedef float type, loose;
+};
+template <>
+struct Vector<double, 8> {
+  typedef double type, loose;
+};
+
+// Numbers that start on a cache line: a wide row then never straddles two.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t size) : memory_(size + 64 / sizeof(T)) {
+    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
+    first_ = memory_.data() + ((64 - address % 64) % 64) / sizeof(T);
+  }
+  Scratch(const Scratch& other) : Scratch(int64_t(other.memory_.size()) - 64 / int64_t(sizeof(T))) {}
+  Scratch& operator=(const Scratch&) = delete;
+  T* data() { return first_; }
+  T& operator[](int64_t i) { return first_[i]; }
+
+ private:
+  std::vector<T> memory_;
+  T* first_;
+};
+
+// Sum of a vector, by adding its halves.
+template <class T, int B>
+inline T halved(const typename Vector<T, B>::type& x) {
+  if constexpr (B == sizeof(T)) {
+    return x;
+  } else {
+    typename Vector<T, B / 2>::type low, high;
+    std::memcpy(&low, &x, B / 2);
+    std::memcpy(&high, reinterpret_cast<const char*>(&x) + B / 2, B / 2);
+    return halved<T, B / 2>(low + high);
+  }
+}
+
+// N vectors of B bytes, loaded from and stored to rows of channels.
+template <class T, int B, int N>
+struct alignas(B) Row {
+  using V = typename Vector<T, B>::type;
+  using Loose = typename Vector<T, B>::loose;
+  static constexpr int channels = N * B / sizeof(T);
+  V v[N];
+  static inline Row zero() {
+    Row r;
+    for (int i = 0; i < N; ++i) r.v[i] = V{};
+    return r;
+  }
+  static inline Row load(const T* p) {
+    Row r;
+    for (int i = 0; i < N; ++i) r.v[i] = reinterpret_cast<const Loose*>(p)[i];
+    return r;
+  }
+  inline void store(T* p) const {
+    for (int i = 0; i < N; ++i) reinterpret_cast<Loose*>(p)[i] = v[i];
+  }
+  inline void add_to(T* p) const {
+    for (int i = 0; i < N; ++i) reinterpret_cast<Loose*>(p)[i] += v[i];
+  }
+  inline void add(const Row& a) {
+    for (int i = 0; i < N; ++i) v[i] += a.v[i];
+  }
+  inline void add(const Row& a, const Row& b) {
+    for (int i = 0; i < N; ++i) v[i] += a.v[i] * b.v[i];
+  }
+  inline void add(T a, const Row& b) {
+    for (int i = 0; i < N; ++i) v[i] += a * b.v[i];
+  }
+  inline Row times(const Row& a) const {
+    Row r;
+    for (int i = 0; i < N; ++i) r.v[i] = v[i] * a.v[i];
+    return r;
+  }
+  inline Row times(T a) const {
+    Row r;
+    for (int i = 0; i < N; ++i) r.v[i] = a * v[i];
+    return r;
+  }
+  inline T total() const {  // over all channels
+    V sum = v[0];
+    for (int i = 1; i < N; ++i) sum += v[i];
+    return halved<T, B>(sum);
+  }
+};
+
+// Asks for the cache lines of `rows` rows, some time before they are used.
+template <class R, class T>
+inline void fetch(const T* p, int64_t rows, int64_t stride) {
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t k = 0; k < R::channels; k += 64 / sizeof(T)) __builtin_prefetch(p + i * stride + k);
+}
+
+// Calls `work` with a row type and the first channel of each block until all channels are done.
+template <class T, int N, class F>
+inline void over_channels(int64_t channels, F&& work) {
+  constexpr int64_t lanes = 64 / sizeof(T);
+  int64_t c = 0;
+  for (; c + N * lanes <= channels; c += N * lanes) work(Row<T, 64, N>{}, c);
+  if constexpr (N > 1)
+    for (; c + lanes <= channels; c += lanes) work(Row<T, 64, 1>{}, c);
+  for (; c < channels; ++c) work(Row<T, sizeof(T), 1>{}, c);
+}
