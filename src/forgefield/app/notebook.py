@@ -16,6 +16,7 @@ from forgefield.app.tasks.steps.datasets import check_some_label
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import find_bundle
 from forgefield.app.tasks.steps.outcome import TaskResult
+from forgefield.core import allocator
 from forgefield.core.errors import ConfigError
 from forgefield.core.structure import Structure
 from forgefield.data.checks import check_elements
@@ -48,6 +49,7 @@ def run(
     Raises:
         ForgeError: something must be mended first.
     """
+    allocator.tune()
     if isinstance(config, Mapping):
         config = config_of(dict(config))
     elif not isinstance(config, RunConfig):
@@ -111,6 +113,7 @@ def load(model: Model, device: str = "auto", dtype: str | None = None) -> Potent
     Raises:
         ForgeError: it cannot be loaded.
     """
+    allocator.tune()
     if isinstance(model, Potential):
         return model
     chosen = choose_device(device, Console(quiet=True))

@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from forgefield.core import allocator
 from forgefield.core.errors import ConfigError, DeviceError, ModelError
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import predict
@@ -36,6 +37,7 @@ class ForgeField(Calculator):
 
     def __init__(self, potential: Potential, *, head: str | None = None, skin: float = 0.5) -> None:
         super().__init__()
+        allocator.tune()
         self.potential = potential.eval()
         self.head = choose_head(potential.heads, head)
         self.neighbours = VerletList(potential.cutoff, skin)
