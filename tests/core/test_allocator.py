@@ -36,7 +36,7 @@ def test_large_blocks_come_from_the_heap_once_tuned_and_not_before():
     code = ON_THE_HEAP + (
         "from forgefield.core import allocator\n"
         "print(allocator.in_use(), on_the_heap(20))\n"
-        "print(allocator.tune(), allocator.in_use(), on_the_heap(20), on_the_heap(400))\n"
+        "print(allocator.tune(), allocator.in_use(), on_the_heap(20), on_the_heap(40))\n"
     )
     assert output_of(code) == ["glibc False", "True glibc, tuned True False"]
 

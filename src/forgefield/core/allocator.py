@@ -23,9 +23,8 @@ _MIB = 2**20
 _OPTIONS = {
     -3: 32 * _MIB,  # M_MMAP_THRESHOLD: only blocks above this are mapped one by one; glibc takes no larger value
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: free memory at the top of the heap that is kept; the largest int
-    -2: 64 * _MIB,  # M_TOP_PAD: what the heap grows by at least
 }
-_OWN_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_")
+_OWN_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
 _NAMES = re.compile(r"tcmalloc|jemalloc|mimalloc")
 
 
