@@ -9,8 +9,6 @@ benchmarks/README.md says what is measured.
 from __future__ import annotations
 
 import argparse
-import ctypes.util
-import glob
 import json
 import os
 import platform
@@ -29,6 +27,8 @@ sys.path.insert(0, str(HERE / "workers"))
 from geometry import CASES, write_case  # noqa: E402
 from protocol import MODEL  # noqa: E402
 
+from forgefield.app.launch import library_to_preload  # noqa: E402
+from forgefield.core import allocator  # noqa: E402
 from forgefield.core.errors import ForgeError  # noqa: E402
 from forgefield.engines.backends.mace_torch import import_model  # noqa: E402
 
@@ -69,23 +69,25 @@ class Side:
         self.process.communicate()
 
 
-def find_allocator(name: str) -> str | None:
-    """Library to preload, or None for the C library's own allocator."""
-    if name == "default":
-        return None
-    for library in ("tcmalloc", "tcmalloc_minimal"):
-        found = ctypes.util.find_library(library)
-        places = sorted(glob.glob(f"/usr/lib/*/{found}") + glob.glob(f"/usr/lib*/{found}")) if found else []
-        if places:
-            return places[0]
-    raise SystemExit("no tcmalloc library found; install it (Debian: libtcmalloc-minimal4) or drop --allocator")
+def worker_environment(choice: str, threads: int, *, ours: bool) -> dict[str, str]:
+    """Variables of a worker.
 
-
-def worker_environment(allocator: str | None, threads: int) -> dict[str, str]:
-    """Variables of both workers."""
+    Args:
+        choice: `default` and `tcmalloc` are the same for both sides; with `users` ours starts as the command line
+            starts, and mace-torch's as it comes: with glibc's allocator.
+        threads: OpenMP threads.
+        ours: which side it is.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LD_PRELOAD")}
     environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return environment | ({"LD_PRELOAD": allocator} if allocator else {})
+    if choice == "default":
+        return environment | {allocator.VARIABLE: allocator.SYSTEM}
+    if choice == "users" and not ours:
+        return environment
+    library = library_to_preload()
+    if choice == "tcmalloc" and (library is None or "tcmalloc" not in library.name):
+        raise SystemExit("no tcmalloc library found; install it (Debian: libtcmalloc-minimal4) or drop --allocator")
+    return environment | ({"LD_PRELOAD": str(library)} if library else {})
 
 
 def compare_predictions(sides: dict[str, Side], dtype: str) -> float:
@@ -125,14 +127,15 @@ def measure(sides: dict[str, Side], rounds: int, steps: dict[str, int]) -> dict[
 def run_case(name: str, dtype: str, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Measure one case and print its lines."""
     case, model, bundle = scratch / f"{name}.npz", scratch / f"{name}.model", scratch / name
-    environment = worker_environment(options.library, options.threads)
+    environment = worker_environment(options.allocator, options.threads, ours=False)
     theirs = [str(options.backend_python), str(HERE / "workers" / "mace_torch_side.py")]
     if not case.exists():
         np.savez(case, **write_case(name, MODEL["r_max"], MODEL["energy_per_atom"]))
         subprocess.run([*theirs, "make", str(case), str(model)], env=environment, check=True, capture_output=True)
         import_model(model, options.backend_python, bundle)
     ours = [sys.executable, str(HERE / "workers" / "ours.py")]
-    ours_environment = environment | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    ours_environment = worker_environment(options.allocator, options.threads, ours=True)
+    ours_environment |= {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     sides = {
         "ours": Side([*ours, str(case), dtype, str(bundle), str(options.threads)], ours_environment),
         "mace-torch": Side([*theirs, "run", str(case), dtype, str(model), str(options.threads)], environment),
@@ -145,7 +148,8 @@ def run_case(name: str, dtype: str, options: argparse.Namespace, scratch: Path) 
     n_structures = len(CASES[name])
     print_lines(name, dtype, result, n_structures)
     of_sides = {
-        key: {who: side.about[key] for who, side in sides.items()} for key in ("n_parameters", "n_pairs", "versions")
+        key: {who: side.about[key] for who, side in sides.items()}
+        for key in ("n_parameters", "n_pairs", "versions", "allocator")
     }
     head = {"case": name, "dtype": dtype, "n_structures": n_structures, "force_difference": error}
     return head | of_sides | {"results": result}
@@ -180,7 +184,7 @@ def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "system": platform.platform(),
         "python": platform.python_version(),
-        "allocator": options.library or "C library",
+        "allocator": options.allocator,
         "commit": commit + (" with changes" if changed else ""),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "quick": options.quick,
@@ -194,7 +198,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--backend-python", type=Path, default=Path(default), help="interpreter with mace-torch")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--dtypes", nargs="+", choices=list(TOLERANCE), default=list(TOLERANCE))
-    parser.add_argument("--allocator", choices=("default", "tcmalloc"), default="default")
+    parser.add_argument("--allocator", choices=("default", "tcmalloc", "users"), default="default", help="see README")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
     parser.add_argument("--quick", action="store_true", help="a smoke test: two rounds of one step")
@@ -205,7 +209,6 @@ def parse_options() -> argparse.Namespace:
             f"no interpreter at {options.backend_python}; make one with "
             "'python scripts/oracle mace --only environment' or give --backend-python"
         )
-    options.library = find_allocator(options.allocator)
     return options
 
 

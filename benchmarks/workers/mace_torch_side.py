@@ -17,6 +17,7 @@ from protocol import (
     MODEL,
     Channel,
     load_case,
+    malloc_library,
     serve,
 )
 
@@ -104,6 +105,7 @@ def run(case: dict, dtype: torch.dtype, path: str) -> None:
         "n_parameters": sum(p.numel() for p in model.parameters()),
         "n_pairs": int(batch.edge_index.shape[1]) // 2,
         "versions": {"mace-torch": __version__, "torch": torch.__version__},
+        "allocator": malloc_library(),
     }
     serve(CHANNEL, {"train": train, "infer": infer}, predict, about)
 

@@ -10,6 +10,7 @@ CHANNEL = Channel()
 
 import torch  # noqa: E402
 
+from forgefield.core import allocator  # noqa: E402
 from forgefield.core.structure import Structure  # noqa: E402
 from forgefield.data.labels import join_labels  # noqa: E402
 from forgefield.graph.build import build_graph  # noqa: E402
@@ -36,6 +37,7 @@ def structures_of(case: dict) -> list[Structure]:
 
 def main() -> None:
     case_path, dtype_name, bundle, threads = sys.argv[1:]
+    allocator.tune()
     torch.set_num_threads(int(threads))
     dtype = getattr(torch, dtype_name)
     structures = structures_of(load_case(case_path))
@@ -63,6 +65,7 @@ def main() -> None:
         "n_parameters": sum(p.numel() for p in potential.parameters()),
         "n_pairs": int(graph.pair_first.shape[0]),
         "versions": {"torch": torch.__version__},
+        "allocator": allocator.in_use(),
     }
     serve(CHANNEL, {"train": train, "infer": infer}, predict, about)
 

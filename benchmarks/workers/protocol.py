@@ -5,8 +5,10 @@ Runs in either interpreter; needs NumPy only.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -50,6 +52,16 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def malloc_library() -> str:
+    """Name of the library whose malloc this process calls (Linux)."""
+    address = ctypes.cast(ctypes.CDLL(None).malloc, ctypes.c_void_p).value or 0
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, stop = (int(text, 16) for text in line.split()[0].split("-"))
+        if start <= address < stop:
+            return line.rsplit("/", 1)[-1]
+    raise RuntimeError("no file holds malloc")
+
+
 class Channel:
     """JSON lines to the parent; whatever else is printed goes to standard error."""
 
@@ -71,8 +83,8 @@ def serve(
     """Answer the parent's orders until it closes the pipe.
 
     `{"do": "predict"}` is answered with the predictions of the untrained model. `{"do": "train", "steps": 3}` is
-    answered with the seconds of each step and the peak of the resident memory above what it was when set-up was
-    done and nothing had been computed yet, MiB.
+    answered with the seconds of each step, the peak of the resident memory above what it was when set-up was done and
+    nothing had been computed yet, MiB, and the pages that the kernel gave per step.
     """
     at_rest = resident_kib()
     channel.send({"rest_mib": at_rest / 1024, **about})
@@ -83,9 +95,11 @@ def serve(
             continue
         step, seconds = steps[order["do"]], []
         forget_peak()
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(order["steps"]):
             start = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - start)
         above = (resident_kib(peak=True) - at_rest) / 1024
-        channel.send({"seconds": seconds, "peak_mib": above})
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+        channel.send({"seconds": seconds, "peak_mib": above, "faults": faults / len(seconds)})

@@ -1,6 +1,6 @@
 """python -m forgefield."""
 
-from forgefield.app.cli import main
+from forgefield.app.launch import main
 
 if __name__ == "__main__":
     main()

@@ -27,6 +27,7 @@ from forgefield.app.tasks.steps.fitting import checking_loader, training_loader
 from forgefield.app.tasks.steps.models import find_bundle
 from forgefield.app.tasks.steps.outcome import TaskResult, show
 from forgefield.app.tasks.steps.record import command_line
+from forgefield.core import allocator
 from forgefield.core.errors import DataError, DeviceError, ForgeError, ModelError
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
@@ -107,10 +108,10 @@ def test_a_device_that_is_not_there_names_what_is(monkeypatch):
 
 
 def test_the_environment_names_versions_and_machine(monkeypatch):
-    monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libtcmalloc.so.4")
+    monkeypatch.setattr(allocator, "provider", lambda: "libtcmalloc.so.4")
     found = machine.environment(torch.device("cpu"), torch.float64)
     assert found["torch"] == torch.__version__
-    assert found["allocator"] == "tcmalloc"
+    assert found["allocator"] == "tcmalloc (libtcmalloc.so.4)"
     assert found["dtype"] == "float64"
     assert {"python", "e3nn", "ase", "numpy", "forgefield", "system", "processor", "threads"} <= set(found)
     assert machine.peak_memory(torch.device("cpu"))["process"] > 10

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, JsonValue, SerializeAsAny
+from pydantic import AliasChoices, Field, JsonValue, SerializeAsAny, ValidationInfo, field_validator
 
-from forgefield.core.settings import Settings
+from forgefield.core.settings import Matmul, Settings
 
 INTERNAL: dict[str, JsonValue] = {"internal": True}
 """Marks fields that ForgeField fills in; help and schema leave them out."""
@@ -46,6 +46,18 @@ class EvalSettings(Settings):
 
     energy_only: bool = Field(default=False, description="Compute energies only; skip forces and stress.")
     amp: bool = Field(default=False, description="Use half precision where it is safe (CUDA only); less exact.")
+    matmul: Matmul = Field(
+        default="float32",
+        description="Products of float32 matrices: float32 (strict), tf32 (newer NVIDIA GPUs) or bf16 (processors with "
+        "AMX), faster and less exact; where the machine cannot do it, float32, and a line says so.",
+    )
+
+    @field_validator("matmul")
+    @classmethod
+    def _float32_products(cls, value: str, info: ValidationInfo) -> str:
+        if value != "float32" and info.data.get("amp"):
+            raise ValueError("has no effect with amp, which multiplies in float16; keep one of the two")
+        return value
 
 
 class ExportSettings(Settings):

@@ -28,6 +28,7 @@ from forgefield.data.dataset import Dataset
 from forgefield.data.parts import TrainingData, open_part, open_training, reference_setting
 from forgefield.data.statistics import Statistics, measure
 from forgefield.models.potential import Potential, build_potential
+from forgefield.models.precision import missing
 
 State = Literal["ok", "note", "warn", "error"]
 _SPARE = 200 * 2**20  # records, report and TensorBoard files of a run, generously, bytes
@@ -97,6 +98,10 @@ class Checkup:
             self._add("device", "ok", f"cpu, {torch.get_num_threads()} threads")
         if self.config.train.amp and self.config.task in TRAINING and device.type == "cpu":
             self._add("device", "note", "train.amp has no effect on the CPU")
+        for key, tasks in (("train", TRAINING), ("eval", PREDICTING)):
+            matmul = getattr(self.config, key).matmul
+            if self.config.task in tasks and (lack := missing(matmul, device)) is not None:
+                self._add("device", "note", f"{key}.matmul: {matmul} {lack}")
 
     def _folder(self) -> None:
         root = self.config.run_dir

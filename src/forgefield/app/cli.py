@@ -89,6 +89,13 @@ def root(
 
       forgefield evaluate --model runs/first --data test.xyz --out judged
 
+    [bold]Memory[/bold]
+
+    Training runs faster with tcmalloc or jemalloc: if one is installed, it is
+    used, else glibc is told to keep memory. FORGEFIELD_ALLOCATOR in the
+    environment says otherwise: tuned (preload nothing), system (leave all
+    as it is), or the path of a library to preload.
+
     Exit codes: 0 done, 2 something to mend (one message says what), 1 a fault
     of ForgeField, 130 stopped by Ctrl-C.
     """

@@ -16,7 +16,9 @@ from forgefield.app.tasks.steps.datasets import check_some_label
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import find_bundle
 from forgefield.app.tasks.steps.outcome import TaskResult
+from forgefield.core import allocator
 from forgefield.core.errors import ConfigError
+from forgefield.core.settings import Matmul
 from forgefield.core.structure import Structure
 from forgefield.data.checks import check_elements
 from forgefield.data.dataset import Dataset, open_dataset
@@ -25,6 +27,7 @@ from forgefield.export.artifact import Artifact, export_artifacts
 from forgefield.export.calculator import choose_dtype
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
+from forgefield.models.precision import require
 from forgefield.train.evaluate import Evaluation
 from forgefield.train.evaluate import evaluate as evaluate_loader
 
@@ -48,6 +51,7 @@ def run(
     Raises:
         ForgeError: something must be mended first.
     """
+    allocator.tune()
     if isinstance(config, Mapping):
         config = config_of(dict(config))
     elif not isinstance(config, RunConfig):
@@ -111,6 +115,7 @@ def load(model: Model, device: str = "auto", dtype: str | None = None) -> Potent
     Raises:
         ForgeError: it cannot be loaded.
     """
+    allocator.tune()
     if isinstance(model, Potential):
         return model
     chosen = choose_device(device, Console(quiet=True))
@@ -118,7 +123,13 @@ def load(model: Model, device: str = "auto", dtype: str | None = None) -> Potent
 
 
 def evaluate(
-    model: Model, data: Data, *, batch_size: int = 32, energy_only: bool = False, device: str = "auto"
+    model: Model,
+    data: Data,
+    *,
+    batch_size: int = 32,
+    energy_only: bool = False,
+    device: str = "auto",
+    matmul: Matmul = "float32",
 ) -> dict[str, Any]:
     """Compare a potential with labelled data; nothing is written.
 
@@ -128,6 +139,7 @@ def evaluate(
         batch_size: structures at a time.
         energy_only: leave forces and stress out.
         device: for a model that is loaded here.
+        matmul: products of float32 matrices: float32, or tf32 or bf16, which are refused where they have no effect.
 
     Returns:
         MAE and RMSE under all, by_element, by_component, by_config_type and by_head; eV, eV/Å, eV/Å^3.
@@ -137,11 +149,17 @@ def evaluate(
     """
     dataset = as_dataset(data)
     check_some_label(dataset)
-    return _predict(model, dataset, batch_size, energy_only, device).metrics
+    return _predict(model, dataset, batch_size, energy_only, device, matmul).metrics
 
 
 def predict(
-    model: Model, data: Data, *, batch_size: int = 32, energy_only: bool = False, device: str = "auto"
+    model: Model,
+    data: Data,
+    *,
+    batch_size: int = 32,
+    energy_only: bool = False,
+    device: str = "auto",
+    matmul: Matmul = "float32",
 ) -> list[Any]:
     """Predict structures, with or without labels.
 
@@ -151,6 +169,7 @@ def predict(
         batch_size: structures at a time.
         energy_only: leave forces and stress out.
         device: for a model that is loaded here.
+        matmul: products of float32 matrices: float32, or tf32 or bf16, which are refused where they have no effect.
 
     Returns:
         One prediction per structure: `energy` (eV), `forces` (n, 3) eV/Å, `stress` (3, 3) eV/Å^3.
@@ -158,7 +177,7 @@ def predict(
     Raises:
         ForgeError: model and data do not go together.
     """
-    return _predict(model, as_dataset(data), batch_size, energy_only, device).predictions
+    return _predict(model, as_dataset(data), batch_size, energy_only, device, matmul).predictions
 
 
 def save(
@@ -195,8 +214,11 @@ def as_dataset(data: Data) -> Dataset:
     return Dataset.of([x if isinstance(x, Structure) else _of_atoms(x, k) for k, x in enumerate(items)])
 
 
-def _predict(model: Model, dataset: Dataset, batch_size: int, energy_only: bool, device: str) -> Evaluation:
+def _predict(
+    model: Model, dataset: Dataset, batch_size: int, energy_only: bool, device: str, matmul: Matmul
+) -> Evaluation:
     potential = load(model, device)
+    require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")
     check_elements(dataset, potential.elements, "the model")
     loader = make_loader(
         dataset,
@@ -206,7 +228,7 @@ def _predict(model: Model, dataset: Dataset, batch_size: int, energy_only: bool,
         dtype=potential.dtype,
         device=next(potential.parameters()).device,
     )
-    return evaluate_loader(potential, loader, energy_only=energy_only)
+    return evaluate_loader(potential, loader, energy_only=energy_only, matmul=matmul)
 
 
 def _of_atoms(atoms: Atoms, index: int) -> Structure:

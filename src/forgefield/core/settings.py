@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
+
+Matmul = Literal["float32", "tf32", "bf16"]
+"""How exactly products of float32 matrices are computed."""
 
 
 class Settings(BaseModel):

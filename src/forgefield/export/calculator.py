@@ -10,12 +10,15 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from forgefield.core import allocator
 from forgefield.core.errors import ConfigError, DeviceError, ModelError
+from forgefield.core.settings import Matmul
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import predict
 from forgefield.export.verlet import VerletList
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
+from forgefield.models.precision import require
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -30,15 +33,22 @@ class ForgeField(Calculator):
         potential: the model, on the device and in the precision to run in.
         head: name of the head to use; may be left out if the model has one only.
         skin: margin of the neighbour search, Å; 0 searches at every step. The results do not depend on it.
+        matmul: products of float32 matrices: float32 (strict), or the faster and less exact tf32 (newer NVIDIA GPUs) or
+            bf16 (processors with AMX); refused where the machine cannot do it. Left alone outside of `calculate`.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
 
-    def __init__(self, potential: Potential, *, head: str | None = None, skin: float = 0.5) -> None:
+    def __init__(
+        self, potential: Potential, *, head: str | None = None, skin: float = 0.5, matmul: Matmul = "float32"
+    ) -> None:
         super().__init__()
+        allocator.tune()
         self.potential = potential.eval()
         self.head = choose_head(potential.heads, head)
         self.neighbours = VerletList(potential.cutoff, skin)
+        require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")
+        self.matmul: Matmul = matmul
 
     @classmethod
     def load(
@@ -48,6 +58,7 @@ class ForgeField(Calculator):
         dtype: str | torch.dtype | None = None,
         head: str | None = None,
         skin: float = 0.5,
+        matmul: Matmul = "float32",
     ) -> ForgeField:
         """Load an artifact folder (or its manifest.json) and check the weights against their sha256.
 
@@ -57,12 +68,13 @@ class ForgeField(Calculator):
             dtype: "float32" or "float64"; None keeps the precision the model was saved in.
             head: name of the head; may be left out if the model has one only.
             skin: margin of the neighbour search, Å.
+            matmul: precision of products of float32 matrices: "float32", "tf32" or "bf16".
 
         Raises:
-            ForgeError: the folder, its weights, the device, the dtype or the head cannot be used.
+            ForgeError: the folder, its weights, the device, the dtype, the head or matmul cannot be used.
         """
         potential = load_bundle(Path(folder), dtype=choose_dtype(dtype), device=choose_device(device))
-        return cls(potential, head=head, skin=skin)
+        return cls(potential, head=head, skin=skin, matmul=matmul)
 
     def calculate(
         self,
@@ -86,7 +98,7 @@ class ForgeField(Calculator):
                 "stress needs a cell that is periodic in all three directions; this one has "
                 f"pbc = {structure.pbc.tolist()}. Set atoms.pbc = True and a cell"
             )
-        (found,) = predict(self.potential, [structure], [self.neighbours.pairs(structure)])
+        (found,) = predict(self.potential, [structure], [self.neighbours.pairs(structure)], self.matmul)
         self.results = {
             "energy": found.energy,
             "free_energy": found.energy,

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from forgefield.core.errors import ModelError
+from forgefield.core.settings import Matmul
 from forgefield.core.structure import Structure
 from forgefield.graph.build import build_graph
 from forgefield.graph.pairs import Pairs
 from forgefield.models.potential import Potential
+from forgefield.models.precision import matmul_precision
 
 
 class Prediction(NamedTuple):
@@ -29,7 +31,10 @@ Candidate = Callable[[Structure], Prediction]
 
 
 def predict(
-    potential: Potential, structures: Sequence[Structure], pairs: Sequence[Pairs] | None = None
+    potential: Potential,
+    structures: Sequence[Structure],
+    pairs: Sequence[Pairs] | None = None,
+    matmul: Matmul = "float32",
 ) -> list[Prediction]:
     """Predict a few structures in one batch, without recording gradients.
 
@@ -37,6 +42,7 @@ def predict(
         potential: the eager model.
         structures: one or more structures of known elements.
         pairs: neighbour pairs found before, one set per structure.
+        matmul: precision of products of float32 matrices.
 
     Raises:
         ModelError: an element is unknown, or an output is not finite.
@@ -50,7 +56,7 @@ def predict(
         device=weight.device,
         pairs=pairs,
     )
-    with torch.no_grad():
+    with torch.no_grad(), matmul_precision(matmul, weight.device):
         outputs = potential(graph)
     energy, forces, stress, atom_energies = (
         t.detach().cpu().double().numpy()

@@ -13,6 +13,7 @@ from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import Candidate, Prediction, predict, self_energies
 from forgefield.models.potential import Potential
+from forgefield.models.precision import matmul_precision
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def verify(
     tolerances = tolerances or Tolerances.of(potential.dtype)
     largest = {"energy": 0.0, "forces": 0.0, "stress": 0.0}
     for structure in structures:
-        (expected,), found = predict(potential, [structure]), candidate(structure)
+        with matmul_precision("float32", torch.device("cpu")):
+            (expected,), found = predict(potential, [structure]), candidate(structure)
         for quantity, error, magnitude in _deviations(found, expected, self_energies(potential, structure)):
             allowed = getattr(tolerances, quantity) + tolerances.relative * magnitude
             if not error <= allowed:  # NaN must not pass

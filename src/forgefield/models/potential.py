@@ -146,13 +146,14 @@ def _reference(table: Mapping[str, Mapping[int, float]], head: str, number: int)
 
 
 def _stress(graph: Graph, vectors: Tensor, gradients: Tensor) -> Tensor:
-    """Virial over volume, symmetrised, (S, 3, 3)."""
+    """Virial over volume, symmetrised, (S, 3, 3); pairs are summed at their first atom, atoms in float64."""
     s = graph.n_structures
     outer = (vectors.unsqueeze(2) * gradients.unsqueeze(1)).reshape(-1, 9)
-    virial = sum_by(outer, graph.structure.index_select(0, graph.pair_first), s).reshape(s, 3, 3)
-    volume = torch.linalg.det(graph.cell).abs().reshape(s, 1, 1)
+    of_atoms = sum_by(outer, graph.pair_first, graph.n_atoms).double()
+    virial = sum_by(of_atoms, graph.structure, s).reshape(s, 3, 3)
+    volume = torch.linalg.det(graph.cell.double()).abs().reshape(s, 1, 1)
     safe = torch.where(volume > 0, volume, torch.ones_like(volume))
-    stress = 0.5 * (virial + virial.transpose(1, 2)) / safe
+    stress = (0.5 * (virial + virial.transpose(1, 2)) / safe).to(vectors.dtype)
     return torch.where(volume > 0, stress, torch.zeros_like(stress))
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from forgefield.core.errors import DataError
+from forgefield.core.settings import Matmul
+from forgefield.models.precision import matmul_precision, missing
 from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.metrics import Metrics, Table, measure_errors
 from forgefield.train.step import autocast
@@ -52,7 +54,9 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
 
-def evaluate(potential: Potential, loader: Loader, *, energy_only: bool = False, amp: bool = False) -> Evaluation:
+def evaluate(
+    potential: Potential, loader: Loader, *, energy_only: bool = False, amp: bool = False, matmul: Matmul = "float32"
+) -> Evaluation:
     """Predict every structure of a loader once and compare with the labels there are.
 
     Args:
@@ -60,11 +64,14 @@ def evaluate(potential: Potential, loader: Loader, *, energy_only: bool = False,
         loader: its `dataset` tells config_type and head of each structure.
         energy_only: leave forces and stress out of predictions and errors.
         amp: float16 autocast on CUDA.
+        matmul: precision of products of float32 matrices.
 
     Raises:
         DataError: the loader is empty, or a prediction is not finite.
     """
-    table = gather(potential, loader, amp=amp)
+    device = next(potential.parameters()).device
+    with matmul_precision(matmul, device):
+        table = gather(potential, loader, amp=amp)
     _check_finite(table, loader)
     structures = [loader.dataset[i] for i in table.index.tolist()]
     groups = {
@@ -74,10 +81,12 @@ def evaluate(potential: Potential, loader: Loader, *, energy_only: bool = False,
     if energy_only:
         table = table._replace(has_forces=np.zeros_like(table.has_forces), has_stress=np.zeros_like(table.has_stress))
     notes = []
-    if amp and next(potential.parameters()).device.type != "cuda":
+    if amp and device.type != "cuda":
         notes.append("eval.amp is off: float16 autocast is for CUDA devices only")
     elif amp and potential.dtype == torch.float64:
         notes.append("eval.amp has no effect: the model is float64, which autocast leaves alone")
+    if (lack := missing(matmul, device, potential.dtype)) is not None:
+        notes.append(f"eval.matmul: {matmul} {lack}")
     return Evaluation(_predictions(table, energy_only), measure_errors(table, groups), tuple(notes))
 
 

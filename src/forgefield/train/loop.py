@@ -12,6 +12,7 @@ from rich.console import Console
 
 from forgefield.core.catalog import Catalog
 from forgefield.core.errors import ConfigError, ModelError
+from forgefield.models.precision import matmul_precision, missing
 from forgefield.train import randomness
 from forgefield.train.checkpoint import STATE, Stamp, load_checkpoint, load_weights
 from forgefield.train.cycles import Cycles
@@ -99,7 +100,9 @@ def fit(
     recorder = Recorder(
         folder, console or Console(stderr=True), settings, update=state.progress.update, total_updates=total
     )
-    with recorder:
+    with recorder, matmul_precision(settings.matmul, device):
+        if (lack := missing(settings.matmul, device)) is not None:
+            recorder.note(f"train.matmul: {settings.matmul} {lack}")
         reason = cycles.run(recorder)
     load_weights(checkpoints / "best", potential)
     best = state.progress.best
@@ -120,13 +123,16 @@ def prepare(potential: Potential, settings: TrainSettings, device: torch.device)
 
     Raises:
         ModelError: the head is not in the model, or nothing is trainable.
-        ConfigError: amp is asked for a float64 model.
+        ConfigError: amp or a coarser matmul is asked for a float64 model.
     """
     if settings.head_key is not None and settings.head_key not in potential.heads:
         heads = ", ".join(potential.heads)
         raise ModelError(f"the model has no head {settings.head_key!r}", "train.head_key", f"use one of: {heads}")
     if settings.amp and potential.dtype == torch.float64:
         raise ConfigError("amp computes in float16, the model is float64", "train.amp", "set dtype: float32, or no amp")
+    if settings.matmul != "float32" and potential.dtype != torch.float32:
+        what = f"{settings.matmul} is for products of float32 matrices, the model is float64"
+        raise ConfigError(what, "train.matmul", "set dtype: float32, or matmul: float32")
     potential.to(device)
     freeze(potential, settings.freeze)
     groups = parameter_groups(potential, settings.weight_decay, settings.no_decay_keywords)

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model
 
 from forgefield.core.catalog import Catalog
 from forgefield.core.errors import ForgeError
-from forgefield.core.settings import Settings
+from forgefield.core.settings import Matmul, Settings
 
 LOSSES = "forgefield.train.losses"
 OPTIMIZERS = "forgefield.train.optimizers"
@@ -124,6 +124,11 @@ class TrainSettings(Settings):
         "In update n it is at most (1 + n) / (10 + n).",
     )
     amp: bool = Field(False, description="float16 autocast with gradient scaling, on CUDA only; off elsewhere.")
+    matmul: Matmul = Field(
+        "float32",
+        description="Products of float32 matrices while fitting: float32 (strict), tf32 (newer NVIDIA GPUs) or bf16 "
+        "(processors with AMX), faster and less exact; where the machine cannot do it, float32, and a line says so.",
+    )
     accum_steps: int = Field(1, ge=1, description="Batches per update; the update is that of one joined batch.")
     drop_last: bool = Field(
         False,
@@ -201,6 +206,13 @@ class TrainSettings(Settings):
                 re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return value
+
+    @field_validator("matmul")
+    @classmethod
+    def _float32_products(cls, value: str, info: ValidationInfo) -> str:
+        if value != "float32" and info.data.get("amp"):
+            raise ValueError("has no effect with amp, which multiplies in float16; keep one of the two")
         return value
 
     @field_validator("optimizer", "scheduler")

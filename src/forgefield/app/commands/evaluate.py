@@ -25,6 +25,7 @@ def command(
     ] = None,
     energy_only: f.EnergyOnlyOption = False,
     amp: f.AmpOption = False,
+    matmul: f.MatmulOption = None,
     device: f.DeviceOption = None,
     dtype: f.DtypeOption = None,
     overrides: f.SetOption = None,
@@ -43,7 +44,8 @@ def command(
     tree = tree_of([
         ("task", "evaluate", "evaluate"),
         *predicting_flags(
-            model, data, out, head, energy_key, forces_key, stress_key, batch_size, energy_only, amp, device, dtype
+            model, data, out, head, energy_key, forces_key, stress_key, batch_size, energy_only, amp, matmul,
+            device, dtype,
         ),
     ])  # fmt: skip
     carry_out_flags(tree, overrides)
@@ -53,6 +55,7 @@ PREDICTING_FLAGS = (
     ("model_in", "--model"), ("data.lmdb", "--data"), ("output.dir", "--out"), ("model.head", "--head"),
     ("data.energy_key", "--energy-key"), ("data.forces_key", "--forces-key"), ("data.stress_key", "--stress-key"),
     ("data.batch_size", "--batch-size"), ("eval.energy_only", "--energy-only"), ("eval.amp", "--amp"),
+    ("eval.matmul", "--matmul"),
     ("device", "--device"), ("dtype", "--dtype"),
 )  # fmt: skip
 

@@ -93,6 +93,10 @@ EnergyOnlyOption = Annotated[
 AmpOption = Annotated[
     bool, typer.Option("--amp", rich_help_panel=COMPUTING, help="Half precision where it is safe (CUDA only).")
 ]
+MatmulOption = Annotated[
+    str | None,
+    typer.Option("--matmul", rich_help_panel=COMPUTING, help="Products of float32 matrices: float32, tf32 or bf16."),
+]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", rich_help_panel=COMPUTING, help="auto, cpu, cuda or cuda:N.")
 ]

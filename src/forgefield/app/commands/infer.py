@@ -23,6 +23,7 @@ def command(
     ] = None,
     energy_only: f.EnergyOnlyOption = False,
     amp: f.AmpOption = False,
+    matmul: f.MatmulOption = None,
     device: f.DeviceOption = None,
     dtype: f.DtypeOption = None,
     overrides: f.SetOption = None,
@@ -38,6 +39,8 @@ def command(
     """
     tree = tree_of([
         ("task", "infer", "infer"),
-        *predicting_flags(model, data, out, head, None, None, None, batch_size, energy_only, amp, device, dtype),
+        *predicting_flags(
+            model, data, out, head, None, None, None, batch_size, energy_only, amp, matmul, device, dtype
+        ),
     ])  # fmt: skip
     carry_out_flags(tree, overrides)

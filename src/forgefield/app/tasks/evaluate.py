@@ -39,7 +39,13 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
             dataset, question.potential.needs, batch_size=config.data.batch_size, heads=question.potential.heads,
             dtype=question.potential.dtype, device=question.device,
         )  # fmt: skip
-        evaluation = evaluate(question.potential, loader, energy_only=config.eval.energy_only, amp=config.eval.amp)
+        evaluation = evaluate(
+            question.potential,
+            loader,
+            energy_only=config.eval.energy_only,
+            amp=config.eval.amp,
+            matmul=config.eval.matmul,
+        )
         for note in evaluation.notes:
             say(console, f"note: {note}")
         name = set_name(question.paths)

@@ -28,7 +28,13 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
             question.dataset, question.potential.needs, batch_size=config.data.batch_size,
             heads=question.potential.heads, dtype=question.potential.dtype, device=question.device,
         )  # fmt: skip
-        found = evaluate(question.potential, loader, energy_only=config.eval.energy_only, amp=config.eval.amp)
+        found = evaluate(
+            question.potential,
+            loader,
+            energy_only=config.eval.energy_only,
+            amp=config.eval.amp,
+            matmul=config.eval.matmul,
+        )
         for note in found.notes:
             say(console, f"note: {note}")
         folder = output_folder(config, set_name(question.paths))

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from forgefield.app.tasks.steps.outcome import say
+from forgefield.core import allocator
 from forgefield.core.errors import DeviceError
 
 PACKAGES = ("torch", "e3nn", "ase", "numpy", "vesin")
@@ -55,7 +56,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "processor": f"{processor()}, {os.cpu_count()} logical cores",
         "threads": torch.get_num_threads(),
-        "allocator": _allocator(),
+        "allocator": allocator.in_use(),
         "device": describe_device(device),
         "dtype": str(dtype).removeprefix("torch."),
     }
@@ -89,10 +90,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _allocator() -> str:
-    """Return the memory allocator that was loaded before the program, if any."""
-    loaded = os.environ.get("LD_PRELOAD", "") + os.environ.get("DYLD_INSERT_LIBRARIES", "")
-    found = [name for name in ("tcmalloc", "jemalloc", "mimalloc") if name in loaded]
-    return ", ".join(found) or "of the system"
