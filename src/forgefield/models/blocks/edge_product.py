@@ -18,7 +18,7 @@ def split_degrees(x: Tensor, degrees: list[int]) -> list[Tensor]:
     return list(x.split([2 * l + 1 for l in degrees], 1))
 
 
-def spread_harmonics(values: Tensor, graph: Graph) -> list[Tensor]:
+def spread_harmonics(values: Tensor, max_degree: int, graph: Graph) -> list[Tensor]:
     """Bring harmonics of pairs (P, (L+1)^2) into the form that edge products take.
 
     The compiled operators take them as they are. Plain PyTorch takes one tensor (N, K, 2l+1) per degree, with the sign
@@ -26,9 +26,8 @@ def spread_harmonics(values: Tensor, graph: Graph) -> list[Tensor]:
     """
     if compiled(values):
         return [values]
-    degrees = range(round(values.shape[1] ** 0.5))
-    slots = (pairs_to_slots(values, graph) * _signs(graph, len(degrees))).unflatten(0, graph.table_sign.shape)
-    return list(slots.split([2 * l + 1 for l in degrees], 2))
+    slots = (pairs_to_slots(values, graph) * _signs(graph, max_degree + 1)).unflatten(0, graph.table_sign.shape)
+    return list(slots.split([2 * l + 1 for l in range(max_degree + 1)], 2))
 
 
 def collect_harmonics(parts: list[Tensor], graph: Graph) -> Tensor:

@@ -80,7 +80,7 @@ class Mace(Architecture):
         z_first, z_second = numbers.index_select(0, graph.pair_first), numbers.index_select(0, graph.pair_second)
         basis, d_basis = self.radial(r, z_first, z_second)
         values, jacobian = self.harmonics(unit)
-        near = Surroundings(graph, counts, species, basis, spread_harmonics(values, graph))
+        near = Surroundings(graph, counts, species, basis, spread_harmonics(values, self.settings.max_ell, graph))
         energy, g_basis, g_harmonics = self._run(near)
         g_unit = torch.matmul(collect_harmonics(g_harmonics, graph).unsqueeze(1), jacobian).squeeze(1)
         g_tangent = (g_unit - unit * (g_unit * unit).sum(1, keepdim=True)) / r
