@@ -15,7 +15,7 @@ ROOMS = {
     "kernels": {"core"},
     "models": {"core", "graph", "kernels"},
     "train": {"core", "graph", "data", "models"},
-    "export": {"core", "graph", "models"},
+    "export": {"core", "graph", "kernels", "models"},
     "engines": {"core", "data"},
     "app": {"core", "graph", "data", "kernels", "models", "train", "export", "engines"},
 }

@@ -25,6 +25,7 @@ from forgefield.data.dataset import Dataset, open_dataset
 from forgefield.data.loader import make_loader
 from forgefield.export.artifact import Artifact, export_artifacts
 from forgefield.export.calculator import choose_dtype
+from forgefield.kernels.choice import kernels
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
 from forgefield.models.precision import require
@@ -60,7 +61,8 @@ def run(
             raise ConfigError(f"holds {len(runs)} runs", str(config), f"name one of: {', '.join(r.name for r in runs)}")
         config = runs[0]
     task = import_module(f"forgefield.app.tasks.{config.task}")
-    return task.run_task(config, Console(quiet=quiet))
+    with kernels(config.kernels):
+        return task.run_task(config, Console(quiet=quiet))
 
 
 def fit(

@@ -67,6 +67,11 @@ class RunConfig(Settings):
     dtype: Literal["float32", "float64"] = Field(
         default="float32", description="Precision of the model; energies are always summed in float64."
     )
+    kernels: Literal["auto", "plain"] = Field(
+        default="auto",
+        description="Code of the hot sums: auto (compiled operators, where the machine has a C++ compiler; built once) "
+        "or plain (PyTorch alone, slower). The record of the run says which ran.",
+    )
     model: ModelBlock = Field(
         default=ModelBlock(), description="The model: reserved keys and the architecture's settings."
     )

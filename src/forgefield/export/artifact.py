@@ -24,6 +24,7 @@ from forgefield.export.probes import bare, probes
 from forgefield.export.target import Target
 from forgefield.export.verify import Certificate, verify
 from forgefield.graph.pairs import find_pairs
+from forgefield.kernels.choice import describe
 from forgefield.models.bundle import MANIFEST, SCHEMA, load_bundle, read_manifest, save_bundle, sha256
 from forgefield.models.potential import Potential
 
@@ -154,6 +155,7 @@ def _write(
         "n_structures": len(structures),
         "agreement": {name: c.to_json() for name, c in certificates.items()},
         "physics": physics.to_json(),
+        "kernels": {"weights": describe(torch.device("cpu")), **{name: t.kernels for name, t in targets.items()}},
     }
     manifest_path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for path in folder.iterdir():

@@ -13,11 +13,13 @@ from forgefield.models.potential import Potential
 class Target(ABC):
     """A file format a potential can be handed out in.
 
-    Subclasses say what the file is called (`filename`, inside the artifact folder) and what it is (`format`).
+    Subclasses say what the file is called (`filename`, inside the artifact folder), what it is (`format`), and which
+    code runs its hot sums (`kernels`, for the certificate).
     """
 
     filename: str
     format: str
+    kernels: str = "plain PyTorch"
 
     @abstractmethod
     def write(self, potential: Potential, path: Path, sample: Structure) -> None:

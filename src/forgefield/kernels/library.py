@@ -82,7 +82,11 @@ def build(quiet: bool = False) -> Path:
     with _alone(folder / "lock"):
         if not library.is_file():
             if not quiet:
-                print(f"building the C++ kernels for {instruction_set()} (once, about a minute)", file=sys.stderr, flush=True)
+                print(
+                    f"building the C++ kernels for {instruction_set()} (once, about a minute)",
+                    file=sys.stderr,
+                    flush=True,
+                )
             _compile(cxx, library)
     return library
 
@@ -113,7 +117,7 @@ def _key() -> str:
 
 
 def _arguments() -> list[str]:
-    from torch.utils.cpp_extension import include_paths, library_paths  # slow to import: only when needed
+    from torch.utils.cpp_extension import include_paths  # slow to import: only when needed
 
     flags = [*FLAGS, *VECTOR_FLAGS.get(instruction_set(), ())]
     flags += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
@@ -127,8 +131,10 @@ def _compile(cxx: str, library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         module, linked = f"{folder}/operators.o", f"{folder}/operators.so"
         _call([cxx, *_arguments(), "-c", str(SOURCES / MAIN), "-o", module])
-        # Linked without OpenMP: its symbols come from the runtime that PyTorch has loaded. A second one would fight for cores.
-        _call([cxx, "-shared", module, "-o", linked, *(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu"])
+        # Without -fopenmp: its symbols come from the runtime PyTorch has loaded; a second one would fight for cores.
+        _call(
+            [cxx, "-shared", module, "-o", linked, *(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu"]
+        )
         os.replace(linked, library)
 
 

@@ -13,11 +13,15 @@ from torch import Tensor
 from forgefield.core.errors import ModelError
 from forgefield.kernels.paths import coupling_paths
 
-_TABLE = "Tensor sender, Tensor pair, Tensor sign, Tensor visit, Tensor plan, Tensor values, int[] degrees, int max_degree"
+_TABLE = (
+    "Tensor sender, Tensor pair, Tensor sign, Tensor visit, Tensor plan, Tensor values, int[] degrees, int max_degree"
+)
 _EDGE = f"Tensor weights, Tensor features, Tensor harmonics, {_TABLE}"
 SCHEMAS = {
     "edge_product": f"({_EDGE}) -> Tensor[]",
-    "edge_product_adjoint": f"(Tensor[] g, {_EDGE}, bool need_features, bool need_harmonics) -> (Tensor, Tensor, Tensor)",
+    "edge_product_adjoint": (
+        f"(Tensor[] g, {_EDGE}, bool need_features, bool need_harmonics) -> (Tensor, Tensor, Tensor)"
+    ),
     "edge_product_second": (
         "(Tensor[] g, Tensor weights, Tensor features, Tensor harmonics, Tensor? v_weights, Tensor? v_features, "
         f"Tensor? v_harmonics, {_TABLE}, bool need_features, bool need_harmonics) -> (Tensor[], Tensor, Tensor, Tensor)"
@@ -55,45 +59,50 @@ def _like_edges(w: Tensor, h: Tensor, y: Tensor, features: bool, harmonics: bool
     return torch.empty_like(w, memory_format=torch.contiguous_format), g_h, g_y
 
 
-@torch.library.register_fake("forgefield::edge_product")
-def _(weights, features, harmonics, sender, pair, sign, visit, plan, values, degrees, max_degree):  # noqa: ANN001, ANN202
-    return _messages(features, degrees, max_degree)
+def _edge_shapes(weights: Tensor, features: Tensor, harmonics: Tensor, *rest: Any) -> list[Tensor]:
+    return _messages(features, *rest[-2:])
 
 
-@torch.library.register_fake("forgefield::edge_product_adjoint")
-def _(g, weights, features, harmonics, sender, pair, sign, visit, plan, values, degrees, max_degree, need_f, need_h):  # noqa: ANN001, ANN202
-    return _like_edges(weights, features, harmonics, need_f, need_h)
+def _adjoint_shapes(g: list[Tensor], weights: Tensor, features: Tensor, harmonics: Tensor, *rest: Any) -> Any:
+    return _like_edges(weights, features, harmonics, *rest[-2:])
 
 
-@torch.library.register_fake("forgefield::edge_product_second")
-def _(g, weights, features, harmonics, v_w, v_f, v_h, sender, pair, sign, visit, plan, values, degrees, max_degree, need_f, need_h):  # noqa: ANN001, ANN202, E501
-    return _messages(features, degrees, max_degree), *_like_edges(weights, features, harmonics, need_f, need_h)
+def _second_shapes(g: list[Tensor], weights: Tensor, features: Tensor, harmonics: Tensor, *rest: Any) -> Any:
+    return _messages(features, *rest[-4:-2]), *_like_edges(weights, features, harmonics, *rest[-2:])
 
 
-@torch.library.register_fake("forgefield::contraction")
-def _(features, coefficients, set, plan, n_outputs):  # noqa: ANN001, ANN202, A002
+def _contraction_shapes(features: Tensor, coefficients: Tensor, which: Tensor, plan: Tensor, n_outputs: int) -> Tensor:
     return features.new_empty((features.shape[0], n_outputs, features.shape[2]))
 
 
-@torch.library.register_fake("forgefield::contraction_adjoint")
-def _(g, features, coefficients, set, plan, need_coefficients):  # noqa: ANN001, ANN202, A002
-    shape = coefficients.shape if need_coefficients else (0, *coefficients.shape[1:])
+def _contraction_adjoint_shapes(g: Tensor, features: Tensor, coefficients: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    shape = coefficients.shape if rest[-1] else (0, *coefficients.shape[1:])
     return features.new_empty(features.shape), coefficients.new_empty(shape)
 
 
-@torch.library.register_fake("forgefield::contraction_second")
-def _(g, features, coefficients, direction, set, plan):  # noqa: ANN001, ANN202, A002
-    return g.new_empty(g.shape), features.new_empty(features.shape), coefficients.new_empty(coefficients.shape)
+def _contraction_second_shapes(g: Tensor, features: Tensor, coefficients: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in (g, features, coefficients))
 
 
-@torch.library.register_fake("forgefield::gated")
-def _(x, gain):  # noqa: ANN001, ANN202
-    return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(x.shape)
+def _gated_shapes(x: Tensor, gain: float) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for _ in range(3))
 
 
-@torch.library.register_fake("forgefield::gated_backward")
-def _(g_value, g_slope, x, sigmoid, gain):  # noqa: ANN001, ANN202
+def _gated_backward_shape(g_value: Tensor | None, g_slope: Tensor | None, x: Tensor, *rest: Any) -> Tensor:
     return x.new_empty(x.shape)
+
+
+for _name, _shapes in {
+    "edge_product": _edge_shapes,
+    "edge_product_adjoint": _adjoint_shapes,
+    "edge_product_second": _second_shapes,
+    "contraction": _contraction_shapes,
+    "contraction_adjoint": _contraction_adjoint_shapes,
+    "contraction_second": _contraction_second_shapes,
+    "gated": _gated_shapes,
+    "gated_backward": _gated_backward_shape,
+}.items():
+    torch.library.register_fake(f"forgefield::{_name}", _shapes)
 
 
 # -- gradients -------------------------------------------------------------------------------------------------

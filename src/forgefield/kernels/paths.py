@@ -63,9 +63,9 @@ def edge_plan(
         coupling: coupling tensor (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) of three degrees.
 
     Returns:
-        plan: int32: numbers of paths, outer rows, message rows, degrees and terms; the paths (feature's degree, its first
-            row, harmonic's degree, weight, first outer row) by harmonic degree; degree and offset of each message row; the
-            coupling and its transpose as start and column lists.
+        plan: int32: numbers of paths, outer rows, message rows, degrees and terms; the paths (feature's degree, its
+            first row, harmonic's degree, weight, first outer row) by harmonic degree; degree and offset of each message
+            row; the coupling and its transpose as start and column lists.
         values: float64, of the coupling, then of its transpose.
     """
     paths = coupling_paths(feature_degrees, max_degree)

@@ -19,7 +19,9 @@ class Term(NamedTuple):
     last: int
 
 
-def polynomial_plan(terms: Sequence[tuple[int, Monomial]], n_variables: int, n_outputs: int) -> tuple[np.ndarray, list[int]]:
+def polynomial_plan(
+    terms: Sequence[tuple[int, Monomial]], n_variables: int, n_outputs: int
+) -> tuple[np.ndarray, list[int]]:
     """Write down sums of monomials for the kernels.
 
     Args:
@@ -28,8 +30,8 @@ def polynomial_plan(terms: Sequence[tuple[int, Monomial]], n_variables: int, n_o
         n_outputs: of the polynomials.
 
     Returns:
-        plan: int32: numbers of variables, outputs, prefixes, groups and terms; the prefixes (depth, variable, groups from,
-            to), the groups (output, terms from, to), the last variable of each term.
+        plan: int32: numbers of variables, outputs, prefixes, groups and terms; the prefixes (depth, variable, groups
+            from, to), the groups (output, terms from, to), the last variable of each term.
         order: the plan's terms as indices of `terms`.
     """
     keyed = [(Term(m[:-1], output, m[-1]), k) for k, (output, m) in enumerate(terms)]

@@ -93,6 +93,7 @@ def carry_out(configs: Sequence[RunConfig]) -> None:
     """Carry out runs one after the other; the first error ends the list."""
     from forgefield.app.run_rules import given_settings_are_the_bundles
     from forgefield.app.yaml_source import Node, Place
+    from forgefield.kernels.choice import kernels
 
     out = console()
     for config in configs:
@@ -103,7 +104,8 @@ def carry_out(configs: Sequence[RunConfig]) -> None:
         if problems:
             raise ConfigError("\n".join(problems))
         try:
-            importlib.import_module(f"forgefield.app.tasks.{config.task}").run_task(config, out)
+            with kernels(config.kernels):
+                importlib.import_module(f"forgefield.app.tasks.{config.task}").run_task(config, out)
         except KeyboardInterrupt:
             last = config.run_dir / "checkpoints" / "last" if config.run_dir is not None else None
             if last is not None and last.exists():

@@ -116,7 +116,7 @@ class Contraction(nn.Module):
             self._buffer(f"right_{d}", np.array([m[-1] for m in monomials(n, d)]))
 
     def _add_plan(self, reduced: bool) -> None:
-        """Plan of the compiled operators, and the table that turns weights into their coefficients, (terms, weights)."""
+        """Plan of the compiled operators; the table (terms, weights) turns weights into their coefficients."""
         n, first, sizes = (self.max_degree + 1) ** 2, 0, [w.shape[1] for w in self.weights.values()]
         terms: list[tuple[int, tuple[int, ...]]] = []
         rows: list[np.ndarray] = []

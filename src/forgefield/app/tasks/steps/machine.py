@@ -13,6 +13,7 @@ from rich.console import Console
 from forgefield.app.tasks.steps.outcome import say
 from forgefield.core import allocator
 from forgefield.core.errors import DeviceError
+from forgefield.kernels.choice import describe
 
 PACKAGES = ("torch", "e3nn", "ase", "numpy", "vesin")
 
@@ -58,6 +59,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "allocator": allocator.in_use(),
         "device": describe_device(device),
+        "kernels": describe(device),
         "dtype": str(dtype).removeprefix("torch."),
     }
 
