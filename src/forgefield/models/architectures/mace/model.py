@@ -82,7 +82,7 @@ class Mace(Architecture):
         values, jacobian = self.harmonics(unit)
         near = Surroundings(graph, counts, species, basis, spread_harmonics(values, self.settings.max_ell, graph))
         energy, g_basis, g_harmonics = self._run(near)
-        g_unit = torch.matmul(collect_harmonics(g_harmonics, graph).unsqueeze(1), jacobian).squeeze(1)
+        g_unit = (collect_harmonics(g_harmonics, graph).unsqueeze(2) * jacobian).sum(1)
         g_tangent = (g_unit - unit * (g_unit * unit).sum(1, keepdim=True)) / r
         return AtomTerm(energy, g_tangent + unit * (g_basis * d_basis).sum(1, keepdim=True))
 
