@@ -101,6 +101,14 @@ class Potential(nn.Module):
             setattr(self, name, value.to(getattr(self, name).device))
         return self
 
+    def hold_weights(self) -> Potential:
+        """Freeze the weights for good and keep what follows from them alone; for calculators. Returns itself."""
+        self.requires_grad_(False)
+        for module in self.modules():
+            if hasattr(module, "hold"):
+                module.hold()
+        return self
+
     def forward(self, graph: Graph) -> Outputs:
         """Predict energy, forces and stress of a batch."""
         species = self._species(graph)

@@ -196,24 +196,20 @@ void edge_value(const EdgePlan& plan, const Edges<T>& e, const Tour& tour, const
         T* z = mine.outer.data();
         std::fill_n(z, plan.n_outer * R::channels, T(0));
         const T *y[4], *w[4], *h[4];
-        int64_t k = 0;
-        const auto take = [&](int i) {
-          const int64_t slot = first + k + i;
-          T* direction = mine.y.data() + i * e.n_harmonics;
+        int ready = 0;
+        for (int64_t slot = first; slot < first + degree; ++slot) {
+          if (e.sign[slot] == T(0)) continue;
+          if (slot + 4 * AHEAD < first + degree) fetch_edge<R>(e, slot + 4 * AHEAD, c);
+          T* direction = mine.y.data() + ready * e.n_harmonics;
           direct(direction, e.harmonics + e.pair[slot] * e.n_harmonics, e.sign[slot], e.n_harmonics);
-          y[i] = direction;
-          w[i] = e.weights + e.pair[slot] * e.n_weights * C + c;
-          h[i] = e.features + e.sender[slot] * e.n_features * C + c;
-        };
-        for (; k + 4 <= degree; k += 4) {
-          for (int64_t i = k + 4; i < std::min(k + 8, degree); ++i) fetch_edge<R>(e, first + i, c);
-          for (int i = 0; i < 4; ++i) take(i);
+          y[ready] = direction;
+          w[ready] = e.weights + e.pair[slot] * e.n_weights * C + c;
+          h[ready] = e.features + e.sender[slot] * e.n_features * C + c;
+          if (++ready < 4) continue;
           outer_all<T, R, 4>(plan, y, w, h, C, z);
+          ready = 0;
         }
-        for (; k < degree; ++k) {
-          take(0);
-          outer_all<T, R, 1>(plan, y, w, h, C, z);
-        }
+        for (int i = 0; i < ready; ++i) outer_all<T, R, 1>(plan, y + i, w + i, h + i, C, z);
         couple<T, R>(plan, z, out, n, c, C, true);
       });
     }
@@ -298,7 +294,7 @@ void edge_adjoint(const EdgePlan& plan, const Edges<T>& e, const Tour& tour, con
       using R = decltype(shape);
       bool ready = false;
       for (int64_t slot = first; slot < first + degree; ++slot) {
-        if ((e.sign[slot] < T(0)) != bool(pass)) continue;
+        if (e.sign[slot] == T(0) || (e.sign[slot] < T(0)) != bool(pass)) continue;
         if (!ready) uncouple<T, R>(plan, mine.outer.data(), g, n, c, C);
         ready = true;
         if (slot + AHEAD < first + degree) {
@@ -398,7 +394,7 @@ void edge_second(const EdgePlan& plan, const Edges<T>& e, const Tour& tour, cons
       uncouple<T, R>(plan, mine.outer.data(), g, n, c, C);
       std::fill_n(mine.second.data(), plan.n_outer * R::channels, T(0));
       for (int64_t slot = first; slot < first + degree; ++slot) {
-        if ((e.sign[slot] < T(0)) != bool(pass)) continue;
+        if (e.sign[slot] == T(0) || (e.sign[slot] < T(0)) != bool(pass)) continue;
         const int64_t p = e.pair[slot], s = e.sender[slot], at = p * e.n_weights * C + c;
         if (slot + AHEAD < first + degree) {
           const int64_t next = e.pair[slot + AHEAD] * e.n_weights * C + c;

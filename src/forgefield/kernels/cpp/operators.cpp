@@ -36,7 +36,7 @@ bool narrow(const EdgePlan& plan, int64_t channels, size_t item) {
 struct Inputs {  // contiguous copies that the pointers below point into
   Tensor weights, features, harmonics, sender, pair, sign, visit, plan, values;
   EdgePlan edges;
-  std::vector<int64_t> degree;  // edges that each atom receives
+  std::vector<int64_t> degree;  // slots of each atom up to its last edge
   std::optional<Tour> tour;
   Inputs(const Tensor& w, const Tensor& h, const Tensor& y, const Tensor& sender_, const Tensor& pair_, const Tensor& sign_,
          const Tensor& visit_, const Tensor& plan_, const Tensor& values_)
@@ -55,7 +55,8 @@ struct Inputs {  // contiguous copies that the pointers below point into
     AT_DISPATCH_FLOATING_TYPES(sign.scalar_type(), "edge_product", [&] {
       const auto* s = pointer<scalar_t>(sign);
       for (int64_t n = 0; n < atoms; ++n)
-        while (degree[n] < slots && s[n * slots + degree[n]] != scalar_t(0)) ++degree[n];
+        for (int64_t k = 0; k < slots; ++k)
+          if (s[n * slots + k] != scalar_t(0)) degree[n] = k + 1;
     });
     tour.emplace(pointer<int64_t>(visit), pointer<int64_t>(sender), atoms, slots, degree.data());
   }

@@ -41,7 +41,7 @@ class Contraction(nn.Module):
     ) -> None:
         super().__init__()
         self.degrees, self.correlation, self.max_degree = degrees, correlation, max_degree
-        self._kept: tuple[object, Tensor] | None = None
+        self._held: Tensor | None = None
         self.n_outputs = sum(2 * l + 1 for l in degrees)
         self.weights = nn.ParameterDict()
         degree_of = np.concatenate([[l] * (2 * l + 1) for l in range(max_degree + 1)])
@@ -175,14 +175,16 @@ class Contraction(nn.Module):
         return self._values(features, counts)
 
     def _coefficients(self) -> Tensor:
-        """Coefficients of the plan's terms, (Z, terms, C); kept between calls without gradients while weights stay."""
-        weights = list(self.weights.values())
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return torch.matmul(self.expand, torch.cat(weights, 1))
-        state = tuple((w.data_ptr(), w._version, w.dtype) for w in weights)
-        if self._kept is None or self._kept[0] != state:
-            self._kept = state, torch.matmul(self.expand, torch.cat(weights, 1))
-        return self._kept[1]
+        """Coefficients of the plan's terms, (Z, terms, C)."""
+        if self._held is not None:
+            return self._held
+        return torch.matmul(self.expand, torch.cat(list(self.weights.values()), 1))
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Compute the coefficients once and for all; later changes of the weights have no effect."""
+        self._held = None
+        self._held = self._coefficients()
 
     def adjoint(self, g: Tensor, saved: list[Tensor]) -> Tensor:
         """Gradient by the features (N, (max_degree+1)^2, C) from the gradient by the values."""

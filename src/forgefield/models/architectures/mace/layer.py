@@ -17,6 +17,14 @@ from forgefield.models.blocks.grouped import linear_by_element
 from forgefield.models.blocks.network import Network
 
 
+class Piece(NamedTuple):
+    """Some of a batch's pairs, with a table of their edges alone."""
+
+    graph: Graph
+    basis: Tensor  # (P, B)
+    harmonics: list[Tensor]  # from `spread_harmonics`
+
+
 class Surroundings(NamedTuple):
     """What all layers share about a batch."""
 
@@ -24,14 +32,15 @@ class Surroundings(NamedTuple):
     counts: Tensor  # (Z,), atoms per element, CPU
     species: Tensor  # (N,)
     basis: Tensor  # (P, B)
-    harmonics: list[Tensor]  # from `spread_harmonics`
+    pieces: list[Piece]  # of the pairs; several only where no gradients are recorded
 
 
 class Saved(NamedTuple):
     """What the adjoint of a layer needs."""
 
-    edge: tuple[Tensor, ...]
-    radial: tuple[list[Tensor], list[Tensor]]
+    up: Tensor
+    edge: tuple[Tensor, ...] | None  # None: pieces are computed again
+    radial: tuple[list[Tensor], list[Tensor]] | None
     slopes: list[Tensor]
     density: tuple[Tensor, ...]
 
@@ -124,9 +133,7 @@ class Layer(nn.Module):
             saved: for `adjoint`.
         """
         up = self._by_degree(features, self.features_in, self.up)
-        radial, saved_radial = self.radial(near.basis)
-        weights = radial.unflatten(1, (len(self.edge.paths), self.channels))
-        messages, saved_edge = self.edge(weights, up, near.harmonics, near.graph)
+        messages, saved_edge, saved_radial = self._messages(up, near.pieces)
         summed = self._mix_messages(messages)
         norm, saved_density = self._norm(near, summed)
         summed = summed * norm
@@ -136,7 +143,36 @@ class Layer(nn.Module):
         out = self._by_degree(values, self.features_out, self.mix)
         if self.has_residual:
             out = out + self._skip(features, self.features_in, self.features_out, near.counts)
-        return out, Saved(saved_edge, saved_radial, slopes, saved_density)
+        return out, Saved(up, saved_edge, saved_radial, slopes, saved_density)
+
+    def _messages(self, up: Tensor, pieces: list[Piece]) -> tuple[list[Tensor], tuple | None, tuple | None]:
+        """Messages per degree, with what the adjoint needs if there is one piece only."""
+        total: list[Tensor] | None = None
+        saved_edge = saved_radial = None
+        for piece in pieces:
+            radial, saved_radial = self.radial(piece.basis)
+            weights = radial.unflatten(1, (len(self.edge.paths), self.channels))
+            messages, saved_edge = self.edge(weights, up, piece.harmonics, piece.graph)
+            total = messages if total is None else [a.add_(b) for a, b in zip(total, messages, strict=True)]
+        assert total is not None
+        return (total, saved_edge, saved_radial) if len(pieces) == 1 else (total, None, None)
+
+    def _messages_adjoint(
+        self, g: list[Tensor], saved: Saved, pieces: list[Piece]
+    ) -> tuple[Tensor, Tensor | None, list[list[Tensor]]]:
+        """Gradients by the basis (P, B), the senders' features (None in the first layer) and each piece's harmonics."""
+        bases, harmonics = [], []
+        g_up: Tensor | None = None
+        for piece in pieces:
+            edge, radial = saved.edge, saved.radial
+            if edge is None or radial is None:
+                values, radial = self.radial(piece.basis)
+                edge = (values.unflatten(1, (len(self.edge.paths), self.channels)), saved.up)
+            found = self.edge.adjoint(g, edge, piece.harmonics, piece.graph, not self.first)
+            bases.append(self.radial.adjoint(found[0].flatten(1), radial))
+            harmonics.append(found[2])
+            g_up = found[1] if g_up is None or found[1] is None else g_up.add_(found[1])
+        return torch.cat(bases, 0) if len(bases) > 1 else bases[0], g_up, harmonics
 
     def _mix_messages(self, messages: list[Tensor]) -> Tensor:
         parts = [times(m, w * (1.0 / math.sqrt(w.shape[0]))) for m, w in zip(messages, self.linear, strict=True)]
@@ -154,8 +190,8 @@ class Layer(nn.Module):
 
     # -- adjoint ---------------------------------------------------------------------------------------------
 
-    def adjoint(self, g: Tensor, saved: Saved, near: Surroundings) -> tuple[Tensor | None, Tensor, list[Tensor]]:
-        """Gradients by the input features (None in the first layer), the basis (P, B) and the harmonics."""
+    def adjoint(self, g: Tensor, saved: Saved, near: Surroundings) -> tuple[Tensor | None, Tensor, list[list[Tensor]]]:
+        """Gradients by the input features (None in the first layer), the basis (P, B) and each piece's harmonics."""
         g_values = self._by_degree(g, self.features_out, self.mix, transpose=True)
         g_sum = self.product.adjoint(g_values, saved.slopes)
         if not self.has_residual:
@@ -163,10 +199,7 @@ class Layer(nn.Module):
         g_sum, g_basis = self._norm_adjoint(g_sum, saved.density, near)
         parts = split_degrees(g_sum, list(range(len(self.linear))))
         g_messages = [times(p, (w * (1.0 / math.sqrt(w.shape[0]))).T) for p, w in zip(parts, self.linear, strict=True)]
-        g_weight, g_up, g_harmonics = self.edge.adjoint(
-            g_messages, saved.edge, near.harmonics, near.graph, not self.first
-        )
-        g_radial = self.radial.adjoint(g_weight.flatten(1), saved.radial)
+        g_radial, g_up, g_harmonics = self._messages_adjoint(g_messages, saved, near.pieces)
         g_basis = g_radial if g_basis is None else g_radial + g_basis
         if g_up is None:
             return None, g_basis, g_harmonics

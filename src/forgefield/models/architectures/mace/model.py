@@ -10,13 +10,17 @@ from torch import Tensor, nn
 
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
+from forgefield.kernels.choice import compiled
 from forgefield.models.architecture import Architecture, ArchitectureContext, AtomTerm
-from forgefield.models.architectures.mace.layer import Layer, Surroundings
+from forgefield.models.architectures.mace.layer import Layer, Piece, Surroundings
 from forgefield.models.architectures.mace.readout import GatedReadout, LinearReadout
 from forgefield.models.architectures.mace.settings import MaceSettings
 from forgefield.models.blocks.edge_product import collect_harmonics, spread_harmonics
 from forgefield.models.blocks.harmonics import SphericalHarmonics
 from forgefield.models.blocks.radial import RadialBasis
+
+PIECE_BYTES = 128 * 2**20
+"""Radial weights of so many pairs are held at a time in inference; their gradients take as much again."""
 
 
 class Mace(Architecture):
@@ -80,13 +84,31 @@ class Mace(Architecture):
         z_first, z_second = numbers.index_select(0, graph.pair_first), numbers.index_select(0, graph.pair_second)
         basis, d_basis = self.radial(r, z_first, z_second)
         values, jacobian = self.harmonics(unit)
-        near = Surroundings(graph, counts, species, basis, spread_harmonics(values, self.settings.max_ell, graph))
+        near = Surroundings(graph, counts, species, basis, self._pieces(graph, basis, values))
         energy, g_basis, g_harmonics = self._run(near)
-        g_unit = (collect_harmonics(g_harmonics, graph).unsqueeze(2) * jacobian).sum(1)
+        g_unit = (g_harmonics.unsqueeze(2) * jacobian).sum(1)
         g_tangent = (g_unit - unit * (g_unit * unit).sum(1, keepdim=True)) / r
         return AtomTerm(energy, g_tangent + unit * (g_basis * d_basis).sum(1, keepdim=True))
 
-    def _run(self, near: Surroundings) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def _pieces(self, graph: Graph, basis: Tensor, harmonics: Tensor) -> list[Piece]:
+        """Cut the pairs so that radial weights stay small; whole where gradients are recorded or the code is plain."""
+        n_paths = max(len(layer.edge.paths) for layer in self.layers)
+        n_pairs = basis.shape[0]
+        if torch.is_grad_enabled() or not compiled(basis):
+            size = n_pairs
+        else:
+            size = max(1, PIECE_BYTES // (n_paths * self.settings.channels * basis.element_size()))
+        if size >= n_pairs:
+            return [Piece(graph, basis, spread_harmonics(harmonics, self.settings.max_ell, graph))]
+        found = []
+        for start, some in zip(range(0, n_pairs, size), basis.split(size), strict=True):
+            inside = (graph.table_pair >= start) & (graph.table_pair < start + size)
+            part = graph._replace(table_pair=(graph.table_pair - start) * inside, table_sign=graph.table_sign * inside)
+            some_harmonics = harmonics[start : start + size]
+            found.append(Piece(part, some, spread_harmonics(some_harmonics, self.settings.max_ell, part)))
+        return found
+
+    def _run(self, near: Surroundings) -> tuple[Tensor, Tensor, Tensor]:
         """Layers and readouts forward, then their adjoints backward."""
         head = near.graph.head.index_select(0, near.graph.structure)
         embedding = self.embedding * (1.0 / math.sqrt(self.embedding.shape[0]))
@@ -114,5 +136,8 @@ class Mace(Architecture):
             g_bases.append(part)
             g_slots.append(parts)
         g_basis = functools.reduce(torch.add, g_bases)
-        g_harmonics = [functools.reduce(torch.add, same) for same in zip(*g_slots, strict=True)]
-        return energy, g_basis, g_harmonics
+        gathered = []
+        for k, piece in enumerate(near.pieces):
+            same = zip(*(of_layer[k] for of_layer in g_slots), strict=True)
+            gathered.append(collect_harmonics([functools.reduce(torch.add, parts) for parts in same], piece.graph))
+        return energy, g_basis, torch.cat(gathered, 0) if len(gathered) > 1 else gathered[0]
