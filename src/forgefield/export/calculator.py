@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -12,8 +13,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from forgefield.core.errors import ConfigError, DeviceError, ModelError
 from forgefield.core.structure import Structure
-from forgefield.export.prediction import predict
-from forgefield.export.verlet import VerletList
+from forgefield.export.prediction import predict_graph
+from forgefield.export.verlet import MovingGraph, VerletList
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
 
@@ -38,7 +39,12 @@ class ForgeField(Calculator):
         super().__init__()
         self.potential = potential.eval()
         self.head = choose_head(potential.heads, head)
-        self.neighbours = VerletList(potential.cutoff, skin)
+        self.moving = MovingGraph(potential.cutoff, skin)
+
+    @property
+    def neighbours(self) -> VerletList:
+        """The neighbour list, which counts its searches."""
+        return self.moving.neighbours
 
     @classmethod
     def load(
@@ -64,6 +70,20 @@ class ForgeField(Calculator):
         potential = load_bundle(Path(folder), dtype=choose_dtype(dtype), device=choose_device(device))
         return cls(potential, head=head, skin=skin)
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Say what of elements, positions and cell has changed since the last calculation.
+
+        ASE asks several times per step; charges and magnetic moments, which it compares too, change nothing here.
+        """
+        last = self.atoms
+        if last is None or len(last) != len(atoms):
+            return list(all_changes)
+        changes = [
+            name for name in ("positions", "numbers") if not np.array_equal(last.arrays[name], atoms.arrays[name])
+        ]
+        changes += ["cell"] if not np.array_equal(last.cell.array, atoms.cell.array) else []
+        return changes + (["pbc"] if not np.array_equal(last.pbc, atoms.pbc) else [])
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -71,7 +91,8 @@ class ForgeField(Calculator):
         system_changes: list[str] = all_changes,
     ) -> None:
         """Compute all properties at once (ASE calls this when something changed)."""
-        super().calculate(atoms, properties, system_changes)
+        if atoms is not None and (self.atoms is None or self.check_state(atoms)):
+            self.atoms = atoms.copy()
         structure = Structure(
             self.atoms.numbers,
             self.atoms.positions,
@@ -86,7 +107,8 @@ class ForgeField(Calculator):
                 "stress needs a cell that is periodic in all three directions; this one has "
                 f"pbc = {structure.pbc.tolist()}. Set atoms.pbc = True and a cell"
             )
-        (found,) = predict(self.potential, [structure], [self.neighbours.pairs(structure)])
+        graph = self.moving.graph(structure, self.potential)
+        (found,) = predict_graph(self.potential, graph, [structure])
         self.results = {
             "energy": found.energy,
             "free_energy": found.energy,

@@ -11,6 +11,7 @@ import torch
 from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
 from forgefield.graph.build import build_graph
+from forgefield.graph.graph import Graph
 from forgefield.graph.pairs import Pairs
 from forgefield.models.potential import Potential
 
@@ -50,6 +51,20 @@ def predict(
         device=weight.device,
         pairs=pairs,
     )
+    return predict_graph(potential, graph, structures)
+
+
+def predict_graph(potential: Potential, graph: Graph, structures: Sequence[Structure]) -> list[Prediction]:
+    """Predict the structures that a graph was built from, without recording gradients.
+
+    Args:
+        potential: the eager model.
+        graph: of the structures, in the model's precision and on its device.
+        structures: for their sizes and origins.
+
+    Raises:
+        ModelError: an element is unknown, or an output is not finite.
+    """
     with torch.no_grad():
         outputs = potential(graph)
     energy, forces, stress, atom_energies = (
