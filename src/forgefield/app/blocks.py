@@ -46,6 +46,12 @@ class EvalSettings(Settings):
 
     energy_only: bool = Field(default=False, description="Compute energies only; skip forces and stress.")
     amp: bool = Field(default=False, description="Use half precision where it is safe (CUDA only); less exact.")
+    memory_share: float = Field(
+        default=0.5,
+        gt=0.0,
+        le=0.9,
+        description="Share of the free memory that a batch of evaluate and infer may take, with data.batch_size: auto.",
+    )
 
 
 class ExportSettings(Settings):

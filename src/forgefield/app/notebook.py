@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
@@ -118,14 +118,19 @@ def load(model: Model, device: str = "auto", dtype: str | None = None) -> Potent
 
 
 def evaluate(
-    model: Model, data: Data, *, batch_size: int = 32, energy_only: bool = False, device: str = "auto"
+    model: Model,
+    data: Data,
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+    energy_only: bool = False,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Compare a potential with labelled data; nothing is written.
 
     Args:
         model: a potential or where it stands.
         data: labelled structures: a data set, files, Structures, or ASE Atoms with a calculator's results.
-        batch_size: structures at a time.
+        batch_size: structures at a time; auto finds out what is fast and fits half of the free memory.
         energy_only: leave forces and stress out.
         device: for a model that is loaded here.
 
@@ -141,14 +146,19 @@ def evaluate(
 
 
 def predict(
-    model: Model, data: Data, *, batch_size: int = 32, energy_only: bool = False, device: str = "auto"
+    model: Model,
+    data: Data,
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+    energy_only: bool = False,
+    device: str = "auto",
 ) -> list[Any]:
     """Predict structures, with or without labels.
 
     Args:
         model: a potential or where it stands.
         data: a data set, files, Structures or ASE Atoms.
-        batch_size: structures at a time.
+        batch_size: structures at a time; auto finds out what is fast and fits half of the free memory.
         energy_only: leave forces and stress out.
         device: for a model that is loaded here.
 
@@ -195,18 +205,21 @@ def as_dataset(data: Data) -> Dataset:
     return Dataset.of([x if isinstance(x, Structure) else _of_atoms(x, k) for k, x in enumerate(items)])
 
 
-def _predict(model: Model, dataset: Dataset, batch_size: int, energy_only: bool, device: str) -> Evaluation:
+def _predict(
+    model: Model, dataset: Dataset, batch_size: int | Literal["auto"], energy_only: bool, device: str
+) -> Evaluation:
     potential = load(model, device)
     check_elements(dataset, potential.elements, "the model")
     loader = make_loader(
         dataset,
         potential.needs,
-        batch_size=batch_size,
+        batch_size=1 if batch_size == "auto" else batch_size,
         heads=potential.heads,
         dtype=potential.dtype,
         device=next(potential.parameters()).device,
     )
-    return evaluate_loader(potential, loader, energy_only=energy_only)
+    memory = 0.5 if batch_size == "auto" else None
+    return evaluate_loader(potential, loader, energy_only=energy_only, memory=memory)
 
 
 def _of_atoms(atoms: Atoms, index: int) -> Structure:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from forgefield.core.errors import DataError
 from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.metrics import Metrics, Table, measure_errors
+from forgefield.train.packing import Packer
 from forgefield.train.step import autocast
 
 if TYPE_CHECKING:
@@ -52,7 +54,15 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
 
-def evaluate(potential: Potential, loader: Loader, *, energy_only: bool = False, amp: bool = False) -> Evaluation:
+def evaluate(
+    potential: Potential,
+    loader: Loader,
+    *,
+    energy_only: bool = False,
+    amp: bool = False,
+    memory: float | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
     """Predict every structure of a loader once and compare with the labels there are.
 
     Args:
@@ -60,11 +70,21 @@ def evaluate(potential: Potential, loader: Loader, *, energy_only: bool = False,
         loader: its `dataset` tells config_type and head of each structure.
         energy_only: leave forces and stress out of predictions and errors.
         amp: float16 autocast on CUDA.
+        memory: share of the free memory, 0 to 1: batches are sized by measuring, see `packing.Packer`; None takes the
+            loader's batches.
+        progress: called after each batch with the number of structures it held.
 
     Raises:
         DataError: the loader is empty, or a prediction is not finite.
+        DeviceError: with `memory`, one structure alone does not fit into memory.
     """
-    table = gather(potential, loader, amp=amp)
+    packer = None if memory is None else Packer(loader, memory)
+    parts: list[Table] = []
+    for part in _tables(potential, loader, amp, packer):
+        parts.append(part)
+        if progress is not None:
+            progress(len(part.index))
+    table = _join(parts)
     _check_finite(table, loader)
     structures = [loader.dataset[i] for i in table.index.tolist()]
     groups = {
@@ -73,7 +93,7 @@ def evaluate(potential: Potential, loader: Loader, *, energy_only: bool = False,
     }
     if energy_only:
         table = table._replace(has_forces=np.zeros_like(table.has_forces), has_stress=np.zeros_like(table.has_stress))
-    notes = []
+    notes = [] if packer is None else list(packer.notes)
     if amp and next(potential.parameters()).device.type != "cuda":
         notes.append("eval.amp is off: float16 autocast is for CUDA devices only")
     elif amp and potential.dtype == torch.float64:
@@ -83,7 +103,23 @@ def evaluate(potential: Potential, loader: Loader, *, energy_only: bool = False,
 
 def gather(potential: Potential, loader: Loader, *, amp: bool = False) -> Table:
     """Predict every structure of a loader once; the table is in the order of the data set."""
-    return _join([_columns(batch, outputs) for batch, outputs in _predict(potential, loader, amp)])
+    return _join(list(_tables(potential, loader, amp)))
+
+
+def _tables(potential: Potential, loader: Loader, amp: bool, packer: Packer | None = None) -> Iterator[Table]:
+    """Yield predictions and labels batch by batch; the batches are the packer's, or without one the loader's."""
+    if packer is None:
+        for batch, outputs in _predict(potential, loader, amp):
+            yield _columns(batch, outputs)
+        return
+
+    def compute(batch: Batch) -> Table:
+        with torch.no_grad(), autocast(batch.graph.positions.device, amp):
+            outputs = potential(batch.graph)
+        return _columns(batch, outputs)
+
+    with _evaluating(potential):
+        yield from packer.run(compute)
 
 
 def validate(
@@ -109,14 +145,20 @@ def validate(
 
 def _predict(potential: Potential, loader: Loader, amp: bool) -> Iterator[tuple[Batch, Outputs]]:
     """Yield each batch with its outputs; the potential's mode is restored."""
+    with _evaluating(potential), torch.no_grad():
+        for batch in loader.batches(0):
+            with autocast(batch.graph.positions.device, amp):
+                outputs = potential(batch.graph)
+            yield batch, outputs
+
+
+@contextmanager
+def _evaluating(potential: Potential) -> Generator[None]:
+    """Put the potential into evaluation mode, and back."""
     was_training = potential.training
     potential.eval()
     try:
-        with torch.no_grad():
-            for batch in loader.batches(0):
-                with autocast(batch.graph.positions.device, amp):
-                    outputs = potential(batch.graph)
-                yield batch, outputs
+        yield
     finally:
         potential.train(was_training)
 
