@@ -15,7 +15,7 @@ from forgefield.export.artifact import export_artifacts
 from forgefield.export.exportable import ExportablePotential
 from forgefield.export.prediction import predict
 from forgefield.export.target import METADATA
-from forgefield.export.targets.aotinductor import INPUTS, AOTInductorSettings, AOTInductorTarget, pack
+from forgefield.export.targets.aotinductor import INPUTS, AOTInductorSettings, AOTInductorTarget, pack, require_refusal
 
 KINDS = ["ethanol", "water", "silicon", "triclinic", "slab", "lone"]
 TINY = {"hidden_irreps": "2x0e", "max_ell": 1, "correlation": 1, "radial_mlp": [4], "num_interactions": 1}
@@ -105,11 +105,13 @@ def test_longer_lists_are_noticed_and_spare_slots_do_no_harm(exportable, two_hea
             assert torch.allclose(a, b, rtol=0, atol=1e-10)
 
 
-def test_without_a_compiler(potential, sample, tmp_path, monkeypatch):
+def test_without_a_compiler(potential, sample, tmp_path):
     import torch._inductor.config as inductor
 
-    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
-    with pytest.raises(ForgeError, match=r"C\+\+ compiler is needed"):
+    with (
+        inductor.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(ForgeError, match=r"C\+\+ compiler is needed"),
+    ):
         export_artifacts(potential, tmp_path / "a", targets=["aotinductor"], provenance={}, sample=sample)
     assert not list(tmp_path.iterdir())
 
@@ -205,9 +207,22 @@ def test_metadata_and_nan_in_the_package(make_potential, sample, tmp_path, make_
     assert about["inputs"].replace(",", " ").split()[0] == INPUTS[0]
     right = pack(batch(make_atoms, as_structure, ["silicon", "ethanol"], [None]), 4.0, ["default"])
     assert all(bool(torch.isfinite(t).all()) for t in model(*right))
+    with pytest.raises(RuntimeError):
+        model(right[0].float(), *right[1:])
+    with pytest.raises(RuntimeError):
+        model(*right[:5], right[5].t().contiguous().t(), *right[6:])
     for name in WRONG:
         inputs = tuple(t.contiguous() for t in broken(name, right))
         assert all(bool(torch.isnan(t).all()) for t in model(*inputs)), name
+
+
+def test_a_file_that_takes_any_type_is_refused(tmp_path, monkeypatch):
+    import torch._inductor as inductor
+
+    inputs = (torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2))
+    monkeypatch.setattr(inductor, "aoti_load_package", lambda path: lambda *tensors: tensors)
+    with pytest.raises(ForgeError, match="does not check the types"):
+        require_refusal(tmp_path / "m.pt2", inputs)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from forgefield.core.errors import ConfigError, DeviceError, ModelError
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import predict_graph
-from forgefield.export.verlet import MovingGraph, VerletList
+from forgefield.export.verlet import MovingGraph, VerletList, moved
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
 
@@ -40,6 +40,7 @@ class ForgeField(Calculator):
         self.potential = potential.eval()
         self.head = choose_head(potential.heads, head)
         self.moving = MovingGraph(potential.cutoff, skin)
+        self._last: Structure | None = None
 
     @property
     def neighbours(self) -> VerletList:
@@ -93,14 +94,7 @@ class ForgeField(Calculator):
         """Compute all properties at once (ASE calls this when something changed)."""
         if atoms is not None and (self.atoms is None or self.check_state(atoms)):
             self.atoms = atoms.copy()
-        structure = Structure(
-            self.atoms.numbers,
-            self.atoms.positions,
-            self.atoms.cell.array,
-            self.atoms.pbc,
-            head=self.head,
-            origin="Atoms",
-        )
+        structure = self._structure()
         has_stress = bool(structure.pbc.all())
         if "stress" in (properties or ()) and not has_stress:
             raise PropertyNotImplementedError(
@@ -117,6 +111,19 @@ class ForgeField(Calculator):
         }
         if has_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
+
+    def _structure(self) -> Structure:
+        """The atoms as they are now; as long as only positions change, the rest of the last structure is kept."""
+        atoms, last = self.atoms, self._last
+        same = last is not None and np.array_equal(last.numbers, atoms.arrays["numbers"])
+        same = same and np.array_equal(last.cell, atoms.cell.array) and np.array_equal(last.pbc, atoms.pbc)
+        if same:
+            self._last = moved(last, atoms.arrays["positions"])
+        else:
+            self._last = Structure(
+                atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, head=self.head, origin="Atoms"
+            )
+        return self._last
 
 
 def choose_head(heads: list[str], head: str | None) -> str:

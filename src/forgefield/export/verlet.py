@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from forgefield.core.errors import ConfigError
+from forgefield.core.errors import ConfigError, DataError
 from forgefield.core.structure import Structure
 from forgefield.graph.build import build_graph
 from forgefield.graph.graph import Graph
@@ -61,10 +62,28 @@ class VerletList:
         if seen is None or len(seen) != len(structure):
             return True
         for name in ("numbers", "cell", "pbc"):
-            if not np.array_equal(getattr(seen, name), getattr(structure, name)):
+            before, now = getattr(seen, name), getattr(structure, name)
+            if before is not now and not np.array_equal(before, now):
                 return True
         moved = structure.positions - seen.positions
         return bool(np.einsum("nk,nk->n", moved, moved).max() > (self.skin / 2) ** 2)
+
+
+def moved(structure: Structure, positions: np.ndarray) -> Structure:
+    """Return the structure with its atoms elsewhere; what has been checked of the rest is not checked again.
+
+    Args:
+        structure: with elements, cell and head as they are now.
+        positions: (N, 3), Å.
+
+    Raises:
+        DataError: positions are not finite.
+    """
+    if not np.isfinite(positions).all():
+        raise DataError("positions hold NaN or infinity", structure.origin, "look at what moved the atoms")
+    other = copy.copy(structure)
+    object.__setattr__(other, "positions", np.array(positions, dtype=np.float64))
+    return other
 
 
 class Kept(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -56,7 +58,7 @@ class AOTInductorTarget(Target):
 
         Raises:
             DeviceError: there is no such device.
-            ForgeError: there is no C++ compiler, or the compilation fails.
+            ForgeError: there is no C++ compiler, the compilation fails, or the file takes tensors of a wrong type.
         """
         if self.settings.device == "cuda" and not torch.cuda.is_available():
             raise DeviceError("no CUDA device to compile for", path.name, "export where there is one, or leave it out")
@@ -72,6 +74,7 @@ class AOTInductorTarget(Target):
         }
         with quiet():
             self._compile(ExportablePotential(core), inputs, path, about)
+            require_refusal(path, inputs)
 
     def _compile(
         self, module: ExportablePotential, inputs: tuple[Tensor, ...], path: Path, about: dict[str, object]
@@ -82,10 +85,10 @@ class AOTInductorTarget(Target):
         from torch.fx.experimental import _config as symbols
 
         axes = tuple({axis: Dim.AUTO for axis in DYNAMIC.get(name, (0,))} for name in INPUTS)
-        configs = {"aot_inductor.metadata": {METADATA: json.dumps(about)}}
+        configs = {"aot_inductor.metadata": {METADATA: json.dumps(about)}, "aot_inductor.check_lowerbound": False}
         try:
             # A size of 0 or 1 (a lone atom, no pair) must not become a special case of the program.
-            with torch.no_grad(), symbols.patch(backed_size_oblivious=True):
+            with torch.no_grad(), symbols.patch(backed_size_oblivious=True), checked_inputs():
                 program = torch.export.export(module.to(inputs[0].device), inputs, dynamic_shapes=axes, strict=False)
                 aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
         except CppCompileError as error:
@@ -161,6 +164,64 @@ def require_compiler(path: Path) -> None:
     except (InvalidCxxCompiler, RuntimeError, OSError) as error:
         fix = "install g++ (or name another in the environment variable CXX), or leave the target aotinductor out"
         raise ForgeError("a C++ compiler is needed to make this file, and none was found", path.name, fix) from error
+
+
+@contextmanager
+def checked_inputs() -> Generator[None]:
+    """Make the compiled program check types, strides and device of its inputs at every call.
+
+    Inductor writes these checks into every program, but runs them only where an environment variable is set; without
+    them float32 positions are read as if they were float64. Whether this worked is found out by `require_refusal`.
+    """
+    from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
+
+    write_checks = CppWrapperCpu.generate_input_output_runtime_checks
+
+    def write_unconditional(self: CppWrapperCpu) -> None:
+        add = getattr(self.prefix, "splice_aot", None) or self.prefix.splice
+        add('#define getenv(name) "1"')
+        write_checks(self)
+        add("#undef getenv")
+
+    CppWrapperCpu.generate_input_output_runtime_checks = write_unconditional
+    try:
+        yield
+    finally:
+        CppWrapperCpu.generate_input_output_runtime_checks = write_checks
+
+
+def require_refusal(path: Path, inputs: tuple[Tensor, ...]) -> None:
+    """Raise unless the file refuses positions of a wrong type.
+
+    Raises:
+        ForgeError: it takes them.
+    """
+    from torch._inductor import aoti_load_package
+
+    model, positions = aoti_load_package(str(path)), inputs[0]
+    double_length = torch.cat([positions, positions]).float()  # as many bytes as float64 would have
+    with quiet_stderr():
+        try:
+            model(double_length[: len(positions)], *inputs[1:])
+        except RuntimeError:
+            return
+    raise ForgeError(
+        "the compiled file does not check the types of its inputs", path.name, "use the version of torch we test with"
+    )
+
+
+@contextmanager
+def quiet_stderr() -> Generator[None]:
+    """Silence the process's standard error, which the C++ library writes to past Python."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 @contextmanager
