@@ -29,6 +29,8 @@ VARIANTS = {
         {"num_interactions": 1, "use_reduced_cg": True, "use_last_readout_only": True},
     ]
 }
+MARKS = {"aotinductor": pytest.mark.slow, "aotinductor_cuda": [pytest.mark.slow, pytest.mark.gpu]}  # they compile
+NAMES = [pytest.param(name, marks=MARKS.get(name, [])) for name in TARGETS.names()]
 CASES = [
     (name, k, dtype)
     for name in ARCHITECTURES.names()
@@ -78,7 +80,7 @@ def test_entry(name):
 
 
 @pytest.mark.parametrize(("backend", "variant", "dtype"), CASES)
-@pytest.mark.parametrize("name", TARGETS.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_artifact_equals_eager(name, backend, variant, dtype, tmp_path):
     potential = make(backend, variant, dtype)
     traced_on = structures(potential.heads[0])[:1]
@@ -95,7 +97,7 @@ def test_artifact_equals_eager(name, backend, variant, dtype, tmp_path):
                 assert np.abs(np.asarray(a) - b).max() < limit * max(1.0, np.abs(b).max() / 1e4)
 
 
-@pytest.mark.parametrize("name", TARGETS.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_reading_and_writing_warn_of_nothing(name, tmp_path):
     potential = make(ARCHITECTURES.names()[0], 0, torch.float64)
     entry = TARGETS.entry(name)

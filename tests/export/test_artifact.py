@@ -39,7 +39,8 @@ def test_certificate(artifact):
     assert block["torch"] == torch.__version__
     assert block["dtype"] == "float64"
     assert set(block["agreement"]) == {"weights", "torchscript"}
-    for certificate in artifact.certificates.values():
+    for name, certificate in artifact.certificates.items():
+        assert (certificate.target, certificate.kernels) == (name, "plain PyTorch")
         assert certificate.n_structures == block["n_structures"] == 2 + 5
         assert certificate.max_energy_error < 1e-10
         assert certificate.max_forces_error < 1e-10

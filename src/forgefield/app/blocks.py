@@ -51,6 +51,12 @@ class EvalSettings(Settings):
         description="Products of float32 matrices: float32 (strict), tf32 (newer NVIDIA GPUs) or bf16 (processors with "
         "AMX), faster and less exact; where the machine cannot do it, float32, and a line says so.",
     )
+    memory_share: float = Field(
+        default=0.5,
+        gt=0.0,
+        le=0.9,
+        description="Share of the free memory that a batch of evaluate and infer may take, with data.batch_size: auto.",
+    )
 
     @field_validator("matmul")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
@@ -128,7 +128,7 @@ def evaluate(
     model: Model,
     data: Data,
     *,
-    batch_size: int = 32,
+    batch_size: int | Literal["auto"] = "auto",
     energy_only: bool = False,
     device: str = "auto",
     matmul: Matmul = "float32",
@@ -138,7 +138,7 @@ def evaluate(
     Args:
         model: a potential or where it stands.
         data: labelled structures: a data set, files, Structures, or ASE Atoms with a calculator's results.
-        batch_size: structures at a time.
+        batch_size: structures at a time; auto finds out what is fast and fits half of the free memory.
         energy_only: leave forces and stress out.
         device: for a model that is loaded here.
         matmul: products of float32 matrices: float32, or tf32 or bf16, which are refused where they have no effect.
@@ -158,7 +158,7 @@ def predict(
     model: Model,
     data: Data,
     *,
-    batch_size: int = 32,
+    batch_size: int | Literal["auto"] = "auto",
     energy_only: bool = False,
     device: str = "auto",
     matmul: Matmul = "float32",
@@ -168,7 +168,7 @@ def predict(
     Args:
         model: a potential or where it stands.
         data: a data set, files, Structures or ASE Atoms.
-        batch_size: structures at a time.
+        batch_size: structures at a time; auto finds out what is fast and fits half of the free memory.
         energy_only: leave forces and stress out.
         device: for a model that is loaded here.
         matmul: products of float32 matrices: float32, or tf32 or bf16, which are refused where they have no effect.
@@ -217,7 +217,12 @@ def as_dataset(data: Data) -> Dataset:
 
 
 def _predict(
-    model: Model, dataset: Dataset, batch_size: int, energy_only: bool, device: str, matmul: Matmul
+    model: Model,
+    dataset: Dataset,
+    batch_size: int | Literal["auto"],
+    energy_only: bool,
+    device: str,
+    matmul: Matmul,
 ) -> Evaluation:
     potential = load(model, device)
     require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")
@@ -225,12 +230,13 @@ def _predict(
     loader = make_loader(
         dataset,
         potential.needs,
-        batch_size=batch_size,
+        batch_size=1 if batch_size == "auto" else batch_size,
         heads=potential.heads,
         dtype=potential.dtype,
         device=next(potential.parameters()).device,
     )
-    return evaluate_loader(potential, loader, energy_only=energy_only, matmul=matmul)
+    memory = 0.5 if batch_size == "auto" else None
+    return evaluate_loader(potential, loader, energy_only=energy_only, matmul=matmul, memory=memory)
 
 
 def _of_atoms(atoms: Atoms, index: int) -> Structure:

@@ -88,6 +88,12 @@ class Loader:
                 for future in waiting:
                     future.cancel()
 
+    def table_size(self, place: int) -> tuple[int, int]:
+        """Return atoms and the largest number of neighbours of the structure at a place."""
+        structure, pairs = self._cache.get(place)
+        degree = np.bincount(np.concatenate([pairs.first, pairs.second]), minlength=1)
+        return len(structure), int(degree.max())
+
     def build(self, places: np.ndarray) -> Batch:
         """Return the batch of the structures at these places, (S,)."""
         samples = [self._cache.get(int(i)) for i in places]

@@ -64,7 +64,11 @@ class DataSettings(Settings):
         default="auto",
         description="File format: auto (looks into the file), extxyz, or lmdb (fairchem, also a folder of shards).",
     )
-    batch_size: int = Field(default=32, gt=0, description="Structures per batch when evaluating or predicting.")
+    batch_size: Literal["auto"] | Annotated[int, Field(gt=0)] = Field(
+        default="auto",
+        description="Structures per batch when evaluating or predicting. auto: as many as measured speed and memory "
+        "allow, see eval.memory_share; validation while training then takes 32.",
+    )
     indices: tuple[int, ...] | None = Field(
         default=None,
         description="Frame numbers, counted from 0, of the data that the task works on; overrides all sampling.",

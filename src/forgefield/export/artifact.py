@@ -136,12 +136,14 @@ def _write(
 
     reloaded = load_bundle(folder)
     eager_again: Candidate = lambda s: predict(reloaded, [s])[0]  # noqa: E731
-    certificates = {"weights": verify(eager_again, eager, structures, name=manifest["weights"]["path"])}
+    weights = manifest["weights"]["path"]
+    ours = describe(torch.device("cpu"))
+    certificates = {"weights": verify(eager_again, eager, structures, name=weights, target="weights", kernels=ours)}
     files = {"weights": dict(manifest["weights"])}
     for name, target in targets.items():
         path = folder / target.filename
         target.write(eager, path, traced_on)
-        certificates[name] = verify(target.read(path), eager, structures, name=target.filename)
+        certificates |= _certify(name, target, path, eager, structures)
         files[name] = {"path": target.filename, "format": target.format, "sha256": sha256(path)}
     small = sorted((s for s in near if len(s) > 1), key=len)[:N_PHYSICS]
     small += [s for s in structures[len(near) :] if s.pbc.all()]
@@ -155,13 +157,26 @@ def _write(
         "n_structures": len(structures),
         "agreement": {name: c.to_json() for name, c in certificates.items()},
         "physics": physics.to_json(),
-        "kernels": {"weights": describe(torch.device("cpu")), **{name: t.kernels for name, t in targets.items()}},
     }
     manifest_path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for path in folder.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())
     return manifest
+
+
+def _certify(
+    name: str, target: Target, path: Path, eager: Potential, structures: Sequence[Structure]
+) -> dict[str, Certificate]:
+    """Compare a file with the model, structure by structure and, if it takes several, all in one batch."""
+    about = {"target": target.format, "kernels": target.kernels}
+    found = {name: verify(target.read(path), eager, structures, name=target.filename, **about)}
+    batched = target.read_batched(path)
+    if batched is not None:
+        together = dict(zip(map(id, structures), batched(structures), strict=True))
+        where = f"{target.filename}, all structures in one batch"
+        found[f"{name}_batch"] = verify(lambda s: together[id(s)], eager, structures, name=where, **about)
+    return found
 
 
 def _require_replaceable(folder: Path) -> None:

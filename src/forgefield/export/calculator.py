@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -14,8 +15,8 @@ from forgefield.core import allocator
 from forgefield.core.errors import ConfigError, DeviceError, ModelError
 from forgefield.core.settings import Matmul
 from forgefield.core.structure import Structure
-from forgefield.export.prediction import predict
-from forgefield.export.verlet import VerletList
+from forgefield.export.prediction import predict_graph
+from forgefield.export.verlet import MovingGraph, VerletList, moved
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
 from forgefield.models.precision import require
@@ -46,9 +47,15 @@ class ForgeField(Calculator):
         allocator.tune()
         self.potential = potential.eval()
         self.head = choose_head(potential.heads, head)
-        self.neighbours = VerletList(potential.cutoff, skin)
+        self.moving = MovingGraph(potential.cutoff, skin)
+        self._last: Structure | None = None
         require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")
         self.matmul: Matmul = matmul
+
+    @property
+    def neighbours(self) -> VerletList:
+        """The neighbour list, which counts its searches."""
+        return self.moving.neighbours
 
     @classmethod
     def load(
@@ -74,7 +81,21 @@ class ForgeField(Calculator):
             ForgeError: the folder, its weights, the device, the dtype, the head or matmul cannot be used.
         """
         potential = load_bundle(Path(folder), dtype=choose_dtype(dtype), device=choose_device(device))
-        return cls(potential, head=head, skin=skin, matmul=matmul)
+        return cls(potential.hold_weights(), head=head, skin=skin, matmul=matmul)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Say what of elements, positions and cell has changed since the last calculation.
+
+        ASE asks several times per step; charges and magnetic moments, which it compares too, change nothing here.
+        """
+        last = self.atoms
+        if last is None or len(last) != len(atoms):
+            return list(all_changes)
+        changes = [
+            name for name in ("positions", "numbers") if not np.array_equal(last.arrays[name], atoms.arrays[name])
+        ]
+        changes += ["cell"] if not np.array_equal(last.cell.array, atoms.cell.array) else []
+        return changes + (["pbc"] if not np.array_equal(last.pbc, atoms.pbc) else [])
 
     def calculate(
         self,
@@ -83,22 +104,17 @@ class ForgeField(Calculator):
         system_changes: list[str] = all_changes,
     ) -> None:
         """Compute all properties at once (ASE calls this when something changed)."""
-        super().calculate(atoms, properties, system_changes)
-        structure = Structure(
-            self.atoms.numbers,
-            self.atoms.positions,
-            self.atoms.cell.array,
-            self.atoms.pbc,
-            head=self.head,
-            origin="Atoms",
-        )
+        if atoms is not None and (self.atoms is None or self.check_state(atoms)):
+            self.atoms = atoms.copy()
+        structure = self._structure()
         has_stress = bool(structure.pbc.all())
         if "stress" in (properties or ()) and not has_stress:
             raise PropertyNotImplementedError(
                 "stress needs a cell that is periodic in all three directions; this one has "
                 f"pbc = {structure.pbc.tolist()}. Set atoms.pbc = True and a cell"
             )
-        (found,) = predict(self.potential, [structure], [self.neighbours.pairs(structure)], self.matmul)
+        graph = self.moving.graph(structure, self.potential)
+        (found,) = predict_graph(self.potential, graph, [structure], self.matmul)
         self.results = {
             "energy": found.energy,
             "free_energy": found.energy,
@@ -107,6 +123,19 @@ class ForgeField(Calculator):
         }
         if has_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
+
+    def _structure(self) -> Structure:
+        """The atoms as they are now; as long as only positions change, the rest of the last structure is kept."""
+        atoms, last = self.atoms, self._last
+        same = last is not None and np.array_equal(last.numbers, atoms.arrays["numbers"])
+        same = same and np.array_equal(last.cell, atoms.cell.array) and np.array_equal(last.pbc, atoms.pbc)
+        if same:
+            self._last = moved(last, atoms.arrays["positions"])
+        else:
+            self._last = Structure(
+                atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, head=self.head, origin="Atoms"
+            )
+        return self._last
 
 
 def choose_head(heads: list[str], head: str | None) -> str:

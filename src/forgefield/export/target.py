@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from forgefield.core.quantities import QUANTITIES
 from forgefield.core.structure import Structure
-from forgefield.export.prediction import Candidate
+from forgefield.export.prediction import Candidate, Prediction
+from forgefield.graph.pairs import find_pairs
 from forgefield.models.potential import Potential
+
+METADATA = "forgefield.json"
+"""Name under which `describe` is stored inside an exported file."""
+
+BatchedCandidate = Callable[[Sequence[Structure]], list[Prediction]]
+"""Predicts several structures in one call."""
 
 
 class Target(ABC):
@@ -28,3 +40,27 @@ class Target(ABC):
     @abstractmethod
     def read(self, path: Path) -> Candidate:
         """Load the file and return a function that predicts a structure with it, for verification."""
+
+    def read_batched(self, path: Path) -> BatchedCandidate | None:
+        """Load the file and return a function that predicts several structures at once; None if it takes one only."""
+        return None
+
+
+def describe(potential: Potential) -> dict[str, object]:
+    """Return what a program needs to know to use an exported file, as JSON values."""
+    return {
+        "elements": potential.elements,
+        "heads": potential.heads,
+        "cutoff": potential.cutoff,
+        "dtype": str(potential.dtype).removeprefix("torch."),
+        "units": {"length": "Å", **{q.name: q.unit for q in QUANTITIES.values()}},
+        "torch": torch.__version__,
+    }
+
+
+def directed_edges(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return both directions of all pairs: indices (2, E) [sender, receiver] and Cartesian shifts (E, 3), Å."""
+    pairs = find_pairs(structure, cutoff)
+    shift = pairs.shift @ structure.cell
+    sender, receiver = (np.concatenate(p) for p in ((pairs.first, pairs.second), (pairs.second, pairs.first)))
+    return np.stack([sender, receiver]).astype(np.int64), np.concatenate([shift, -shift])

@@ -53,6 +53,8 @@ class Certificate:
         dtype: precision of the eager model.
         torch: version of torch.
         tolerances: what was allowed.
+        target: format of the file that was compared.
+        kernels: implementation of the model's kernels that the file holds.
     """
 
     n_structures: int
@@ -63,6 +65,8 @@ class Certificate:
     dtype: str
     torch: str
     tolerances: Tolerances
+    target: str = ""
+    kernels: str = "plain PyTorch"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Certificate:
@@ -82,6 +86,8 @@ def verify(
     tolerances: Tolerances | None = None,
     *,
     name: str = "the exported file",
+    target: str = "",
+    kernels: str = "plain PyTorch",
 ) -> Certificate:
     """Compare a candidate with the eager model, structure by structure.
 
@@ -91,6 +97,8 @@ def verify(
         structures: at least one, without labels being used.
         tolerances: None takes those of the model's precision.
         name: of the candidate, for messages.
+        target: format of the file, for the certificate.
+        kernels: implementation of the kernels it holds, for the certificate.
 
     Raises:
         ModelError: it does not agree; nothing may be handed out then.
@@ -121,6 +129,8 @@ def verify(
         dtype=str(potential.dtype).removeprefix("torch."),
         torch=torch.__version__,
         tolerances=tolerances,
+        target=target,
+        kernels=kernels,
     )
 
 

@@ -1,12 +1,19 @@
-"""A neighbour list that survives small moves."""
+"""A neighbour list that survives small moves, and the graph that goes with it."""
 
 from __future__ import annotations
 
-import numpy as np
+import copy
+from typing import NamedTuple
 
-from forgefield.core.errors import ConfigError
+import numpy as np
+import torch
+
+from forgefield.core.errors import ConfigError, DataError
 from forgefield.core.structure import Structure
+from forgefield.graph.build import build_graph
+from forgefield.graph.graph import Graph
 from forgefield.graph.pairs import Pairs, find_pairs
+from forgefield.models.potential import Potential
 
 
 class VerletList:
@@ -27,24 +34,105 @@ class VerletList:
         self.searches = 0
         self._seen: Structure | None = None
         self._wide = Pairs(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
+        self._offset = np.zeros((0, 3))
 
     def pairs(self, structure: Structure) -> Pairs:
         """Return all pairs of the structure closer than the cutoff, each once."""
+        return self.chosen(self.near(structure))
+
+    def chosen(self, near: np.ndarray) -> Pairs:
+        """Return the pairs of the last search for which `near`, (W,) bool, is true."""
+        return Pairs(*(column[near] for column in self._wide))
+
+    def near(self, structure: Structure) -> np.ndarray:
+        """Search again if that is needed; say which pairs of the last search are closer than the cutoff, (W,) bool."""
         if self._stale(structure):
             self._wide = find_pairs(structure, self.cutoff + self.skin)
+            self._offset = self._wide.shift @ structure.cell
             self._seen = structure
             self.searches += 1
-        wide, x = self._wide, structure.positions
-        vectors = x[wide.second] - x[wide.first] + wide.shift @ structure.cell
-        near = np.einsum("pk,pk->p", vectors, vectors) < self.cutoff**2
-        return Pairs(wide.first[near], wide.second[near], wide.shift[near])
+        x = structure.positions
+        vectors = x.take(self._wide.second, 0)
+        vectors -= x.take(self._wide.first, 0)
+        vectors += self._offset
+        return np.einsum("pk,pk->p", vectors, vectors) < self.cutoff**2
 
     def _stale(self, structure: Structure) -> bool:
         seen = self._seen
         if seen is None or len(seen) != len(structure):
             return True
         for name in ("numbers", "cell", "pbc"):
-            if not np.array_equal(getattr(seen, name), getattr(structure, name)):
+            before, now = getattr(seen, name), getattr(structure, name)
+            if before is not now and not np.array_equal(before, now):
                 return True
         moved = structure.positions - seen.positions
         return bool(np.einsum("nk,nk->n", moved, moved).max() > (self.skin / 2) ** 2)
+
+
+def moved(structure: Structure, positions: np.ndarray) -> Structure:
+    """Return the structure with its atoms elsewhere; what has been checked of the rest is not checked again.
+
+    Args:
+        structure: with elements, cell and head as they are now.
+        positions: (N, 3), Å.
+
+    Raises:
+        DataError: positions are not finite.
+    """
+    if not np.isfinite(positions).all():
+        raise DataError("positions hold NaN or infinity", structure.origin, "look at what moved the atoms")
+    other = copy.copy(structure)
+    object.__setattr__(other, "positions", np.array(positions, dtype=np.float64))
+    return other
+
+
+class Kept(NamedTuple):
+    """The last graph, and what it is valid for."""
+
+    graph: Graph
+    order: np.ndarray  # (N,), sorted row -> original row
+    near: np.ndarray  # (W,), pairs of the last search that are in it
+    searches: int
+    head: str | None
+    place: tuple[torch.dtype, torch.device]
+
+
+class MovingGraph:
+    """The graph of one structure whose atoms move.
+
+    While the same pairs are within the cutoff, only the positions are put in anew: sorting, neighbour table and shifts
+    stay as they are, on the device. When a pair comes or goes, the graph is built again from the last search.
+
+    Args:
+        cutoff: Å.
+        skin: margin of the search, Å.
+    """
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        self.neighbours = VerletList(cutoff, skin)
+        self.builds = 0
+        self._kept: Kept | None = None
+
+    def graph(self, structure: Structure, potential: Potential) -> Graph:
+        """Return the graph of the structure for a potential, in its precision and on its device."""
+        near = self.neighbours.near(structure)
+        weight = next(potential.parameters())
+        place = (weight.dtype, weight.device)
+        if not self._valid(near, structure.head, place):
+            graph = build_graph(
+                [structure], potential.needs, heads=potential.heads, dtype=weight.dtype, device=weight.device,
+                pairs=[self.neighbours.chosen(near)],
+            )  # fmt: skip
+            order = graph.order.cpu().numpy()
+            self._kept = Kept(graph, order, near, self.neighbours.searches, structure.head, place)
+            self.builds += 1
+            return graph
+        assert self._kept is not None
+        rows = torch.from_numpy(structure.positions.take(self._kept.order, 0))
+        return self._kept.graph._replace(positions=rows.to(dtype=weight.dtype, device=weight.device))
+
+    def _valid(self, near: np.ndarray, head: str | None, place: tuple[torch.dtype, torch.device]) -> bool:
+        kept = self._kept
+        if kept is None or kept.searches != self.neighbours.searches or (kept.head, kept.place) != (head, place):
+            return False
+        return bool((kept.near == near).all())

@@ -136,7 +136,7 @@ class Potential(nn.Module):
     def _species(self, graph: Graph) -> Tensor:
         """Index of each atom's element, (N,)."""
         species = torch.searchsorted(self.numbers, graph.numbers).clamp(max=len(self.numbers) - 1)
-        if not torch.jit.is_tracing():
+        if not (torch.jit.is_tracing() or torch.compiler.is_exporting()):
             unknown = self.numbers[species] != graph.numbers
             if bool(unknown.any()):
                 missing = sorted({symbol(int(z)) for z in graph.numbers[unknown]})
@@ -159,7 +159,8 @@ def _stress(graph: Graph, vectors: Tensor, gradients: Tensor) -> Tensor:
     outer = (vectors.unsqueeze(2) * gradients.unsqueeze(1)).reshape(-1, 9)
     of_atoms = sum_by(outer, graph.pair_first, graph.n_atoms).double()
     virial = sum_by(of_atoms, graph.structure, s).reshape(s, 3, 3)
-    volume = torch.linalg.det(graph.cell.double()).abs().reshape(s, 1, 1)
+    a, b, c = graph.cell.double().unbind(1)
+    volume = (a * torch.linalg.cross(b, c)).sum(1).abs().reshape(s, 1, 1)
     safe = torch.where(volume > 0, volume, torch.ones_like(volume))
     stress = (0.5 * (virial + virial.transpose(1, 2)) / safe).to(vectors.dtype)
     return torch.where(volume > 0, stress, torch.zeros_like(stress))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from forgefield.core.settings import Matmul
 from forgefield.models.precision import matmul_precision, missing
 from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.metrics import Metrics, Table, measure_errors
+from forgefield.train.packing import Packer
 from forgefield.train.step import autocast
 
 if TYPE_CHECKING:
@@ -55,7 +57,14 @@ class Evaluation:
 
 
 def evaluate(
-    potential: Potential, loader: Loader, *, energy_only: bool = False, amp: bool = False, matmul: Matmul = "float32"
+    potential: Potential,
+    loader: Loader,
+    *,
+    energy_only: bool = False,
+    amp: bool = False,
+    matmul: Matmul = "float32",
+    memory: float | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Predict every structure of a loader once and compare with the labels there are.
 
@@ -65,13 +74,23 @@ def evaluate(
         energy_only: leave forces and stress out of predictions and errors.
         amp: float16 autocast on CUDA.
         matmul: precision of products of float32 matrices.
+        memory: share of the free memory, 0 to 1: batches are sized by measuring, see `packing.Packer`; None takes the
+            loader's batches.
+        progress: called after each batch with the number of structures it held.
 
     Raises:
         DataError: the loader is empty, or a prediction is not finite.
+        DeviceError: with `memory`, one structure alone does not fit into memory.
     """
     device = next(potential.parameters()).device
+    packer = None if memory is None else Packer(loader, memory)
+    parts: list[Table] = []
     with matmul_precision(matmul, device):
-        table = gather(potential, loader, amp=amp)
+        for part in _tables(potential, loader, amp, packer):
+            parts.append(part)
+            if progress is not None:
+                progress(len(part.index))
+    table = _join(parts)
     _check_finite(table, loader)
     structures = [loader.dataset[i] for i in table.index.tolist()]
     groups = {
@@ -80,7 +99,7 @@ def evaluate(
     }
     if energy_only:
         table = table._replace(has_forces=np.zeros_like(table.has_forces), has_stress=np.zeros_like(table.has_stress))
-    notes = []
+    notes = [] if packer is None else list(packer.notes)
     if amp and device.type != "cuda":
         notes.append("eval.amp is off: float16 autocast is for CUDA devices only")
     elif amp and potential.dtype == torch.float64:
@@ -92,7 +111,23 @@ def evaluate(
 
 def gather(potential: Potential, loader: Loader, *, amp: bool = False) -> Table:
     """Predict every structure of a loader once; the table is in the order of the data set."""
-    return _join([_columns(batch, outputs) for batch, outputs in _predict(potential, loader, amp)])
+    return _join(list(_tables(potential, loader, amp)))
+
+
+def _tables(potential: Potential, loader: Loader, amp: bool, packer: Packer | None = None) -> Iterator[Table]:
+    """Yield predictions and labels batch by batch; the batches are the packer's, or without one the loader's."""
+    if packer is None:
+        for batch, outputs in _predict(potential, loader, amp):
+            yield _columns(batch, outputs)
+        return
+
+    def compute(batch: Batch) -> Table:
+        with torch.no_grad(), autocast(batch.graph.positions.device, amp):
+            outputs = potential(batch.graph)
+        return _columns(batch, outputs)
+
+    with _evaluating(potential):
+        yield from packer.run(compute)
 
 
 def validate(
@@ -118,14 +153,20 @@ def validate(
 
 def _predict(potential: Potential, loader: Loader, amp: bool) -> Iterator[tuple[Batch, Outputs]]:
     """Yield each batch with its outputs; the potential's mode is restored."""
+    with _evaluating(potential), torch.no_grad():
+        for batch in loader.batches(0):
+            with autocast(batch.graph.positions.device, amp):
+                outputs = potential(batch.graph)
+            yield batch, outputs
+
+
+@contextmanager
+def _evaluating(potential: Potential) -> Generator[None]:
+    """Put the potential into evaluation mode, and back."""
     was_training = potential.training
     potential.eval()
     try:
-        with torch.no_grad():
-            for batch in loader.batches(0):
-                with autocast(batch.graph.positions.device, amp):
-                    outputs = potential(batch.graph)
-                yield batch, outputs
+        yield
     finally:
         potential.train(was_training)
 

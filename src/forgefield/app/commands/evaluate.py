@@ -21,7 +21,10 @@ def command(
     forces_key: f.ForcesKeyOption = None,
     stress_key: f.StressKeyOption = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", rich_help_panel=f.COMPUTING, help="Structures per batch.")
+        int | None,
+        typer.Option(
+            "--batch-size", rich_help_panel=f.COMPUTING, help="Structures per batch; else found by measuring."
+        ),
     ] = None,
     energy_only: f.EnergyOnlyOption = False,
     amp: f.AmpOption = False,

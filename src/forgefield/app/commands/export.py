@@ -33,6 +33,8 @@ def command(
       forgefield export --model runs/first/checkpoints/last --out deploy
 
       forgefield export --model imported --out deploy --target torchscript --dtype float64
+
+      forgefield export --model imported --out deploy --target aotinductor
     """
     tree = tree_of([
         ("task", "export", "export"), ("model_in", model, "--model"), ("run_dir", out, "--out"),

@@ -19,7 +19,10 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder of the predictions.")],
     head: f.HeadOption = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", rich_help_panel=f.COMPUTING, help="Structures per batch.")
+        int | None,
+        typer.Option(
+            "--batch-size", rich_help_panel=f.COMPUTING, help="Structures per batch; else found by measuring."
+        ),
     ] = None,
     energy_only: f.EnergyOnlyOption = False,
     amp: f.AmpOption = False,

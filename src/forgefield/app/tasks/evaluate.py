@@ -15,13 +15,12 @@ from forgefield.app.tasks.steps.concluding import error_rows
 from forgefield.app.tasks.steps.datasets import check_some_label, describe, set_name, without_free_atoms
 from forgefield.app.tasks.steps.evaluating import write_evaluation
 from forgefield.app.tasks.steps.models import describe_model
-from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
+from forgefield.app.tasks.steps.outcome import TaskResult, short, show
+from forgefield.app.tasks.steps.predicting import predict_all
 from forgefield.app.tasks.steps.record import RunRecord
 from forgefield.core.disk import disk_errors
 from forgefield.core.errors import ForgeError
 from forgefield.data.dataset import Dataset
-from forgefield.data.loader import make_loader
-from forgefield.train.evaluate import evaluate
 
 
 def run_task(config: RunConfig, console: Console) -> TaskResult:
@@ -35,19 +34,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         question = ask(config, console)
         dataset = without_free_atoms(question.dataset, console)
         check_some_label(dataset)
-        loader = make_loader(
-            dataset, question.potential.needs, batch_size=config.data.batch_size, heads=question.potential.heads,
-            dtype=question.potential.dtype, device=question.device,
-        )  # fmt: skip
-        evaluation = evaluate(
-            question.potential,
-            loader,
-            energy_only=config.eval.energy_only,
-            amp=config.eval.amp,
-            matmul=config.eval.matmul,
-        )
-        for note in evaluation.notes:
-            say(console, f"note: {note}")
+        evaluation = predict_all(config, question, dataset, console)
         name = set_name(question.paths)
         folder = output_folder(config, name)
         about = {"set": name, "fingerprint": dataset.fingerprint, "weights_sha256": question.weights_sha256}

@@ -10,10 +10,10 @@ from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.asking import ask, model_text, output_folder, save_loaded
 from forgefield.app.tasks.steps.datasets import set_name
 from forgefield.app.tasks.steps.evaluating import write_inference
-from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
+from forgefield.app.tasks.steps.outcome import TaskResult, short, show
+from forgefield.app.tasks.steps.predicting import predict_all
 from forgefield.core.disk import disk_errors
-from forgefield.data.loader import make_loader
-from forgefield.train.evaluate import Prediction, evaluate
+from forgefield.train.evaluate import Prediction
 
 
 def run_task(config: RunConfig, console: Console) -> TaskResult:
@@ -24,19 +24,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
     """
     with disk_errors(output_folder(config, "")):
         question = ask(config, console)
-        loader = make_loader(
-            question.dataset, question.potential.needs, batch_size=config.data.batch_size,
-            heads=question.potential.heads, dtype=question.potential.dtype, device=question.device,
-        )  # fmt: skip
-        found = evaluate(
-            question.potential,
-            loader,
-            energy_only=config.eval.energy_only,
-            amp=config.eval.amp,
-            matmul=config.eval.matmul,
-        )
-        for note in found.notes:
-            say(console, f"note: {note}")
+        found = predict_all(config, question, question.dataset, console)
         folder = output_folder(config, set_name(question.paths))
         files = write_inference(folder, found.predictions, question.dataset, config.output)
         files += save_loaded(config, question)

@@ -15,18 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from forgefield.core.catalog import Entry
-from forgefield.core.quantities import QUANTITIES
 from forgefield.core.settings import Settings
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import Candidate, Prediction
 from forgefield.export.scriptable import ScriptablePotential
-from forgefield.export.target import Target
+from forgefield.export.target import METADATA, Target, describe, directed_edges
 from forgefield.graph.build import build_graph
 from forgefield.graph.graph import Graph
-from forgefield.graph.pairs import find_pairs
 from forgefield.models.potential import Potential
-
-METADATA = "forgefield.json"
 
 
 class TorchScriptSettings(Settings):
@@ -87,27 +83,13 @@ class TorchScriptTarget(Target):
         return candidate
 
 
-def directed_edges(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return both directions of all pairs: indices (2, E) [sender, receiver] and Cartesian shifts (E, 3), Å."""
-    pairs = find_pairs(structure, cutoff)
-    shift = pairs.shift @ structure.cell
-    sender, receiver = (np.concatenate(p) for p in ((pairs.first, pairs.second), (pairs.second, pairs.first)))
-    return np.stack([sender, receiver]).astype(np.int64), np.concatenate([shift, -shift])
-
-
 def metadata(potential: Potential, traced: torch.jit.ScriptModule) -> dict[str, object]:
     """Return what a program needs to know to use the file; stored inside it."""
     device = "cpu" if bound_to_cpu(traced) else "any"
-    return {
-        "elements": potential.elements,
-        "heads": potential.heads,
-        "cutoff": potential.cutoff,
-        "dtype": str(potential.dtype).removeprefix("torch."),
-        "units": {"length": "Å", **{q.name: q.unit for q in QUANTITIES.values()}},
+    return describe(potential) | {
         "inputs": "positions (N,3), numbers (N), cell (3,3), edge_index (2,E), shifts (E,3), head=0",
         "device": device,
         "outputs": "energy (), forces (N,3), stress (3,3), atom_energies (N)",
-        "torch": torch.__version__,
     }
 
 

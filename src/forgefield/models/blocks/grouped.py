@@ -1,7 +1,8 @@
 """Matrix products with one matrix per element, on atoms sorted by element.
 
 Each function takes `counts`, atoms per element on the CPU, and loops over the elements that are there. Under
-`torch.jit.trace` the scripted twins run, so that an exported file keeps the loop.
+`torch.jit.trace` the scripted twins run, so that an exported file keeps the loop; under `torch.export` the loop is
+unrolled over all elements the model knows, with group sizes that stay unknown until the file is run.
 """
 
 from __future__ import annotations
@@ -45,6 +46,39 @@ def _contract(weights: Tensor, tables: list[Tensor], monomials: Tensor, counts: 
     return torch.cat(out, 2)
 
 
+def _group_sizes(counts: Tensor, n_atoms: int) -> list[int]:
+    """Atoms of each element as sizes that are known only when the exported program runs."""
+    sizes: list[int] = counts.tolist()
+    for n in sizes:
+        torch._check(n >= 0)
+    torch._check(sum(sizes) == n_atoms)
+    return sizes
+
+
+def _joined(parts: list[Tensor], axis: int, n_atoms: int) -> Tensor:
+    """Join the groups; reading them through an index gives the result a size that the exporter knows."""
+    whole = torch.cat(parts, axis)
+    return whole.index_select(axis, torch.arange(n_atoms, device=whole.device))
+
+
+def _linear_exported(x: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
+    groups = x.split(_group_sizes(counts, x.shape[0]))
+    return _joined([torch.matmul(g, w) for g, w in zip(groups, weights.unbind(0), strict=True)], 0, x.shape[0])
+
+
+def _contract_exported(weights: Tensor, tables: list[Tensor], monomials: Tensor, counts: Tensor) -> Tensor:
+    n_atoms = monomials.shape[2]
+    groups = monomials.transpose(0, 1).split(_group_sizes(counts, n_atoms), 2)
+    out: list[Tensor] = []
+    for z, group in enumerate(groups):
+        parts = weights[z if weights.shape[0] > 1 else 0].split([t.shape[0] for t in tables])
+        rows = [(p.t() @ t.flatten(1)).unflatten(1, t.shape[1:]) for p, t in zip(parts, tables, strict=True)]
+        table = torch.cat(rows, 1)
+        # Inductor compiles baddbmm, unlike bmm, for groups of unknown size; beta = 0 leaves the first term out.
+        out.append(torch.baddbmm(table.new_zeros(1, 1, 1), table, group, beta=0))
+    return _joined(out, 2, n_atoms)
+
+
 @cache
 def _scripted(name: str) -> torch.jit.ScriptFunction:
     import warnings
@@ -65,6 +99,8 @@ def linear_by_element(x: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
     Returns:
         (N, ..., D).
     """
+    if torch.compiler.is_exporting():
+        return _linear_exported(x, weights, counts)
     function = _scripted("linear") if torch.jit.is_tracing() else _linear
     return function(x, weights, counts)
 
@@ -81,5 +117,7 @@ def contract_by_element(weights: Tensor, tables: list[Tensor], monomials: Tensor
     Returns:
         (C, all rows, N).
     """
+    if torch.compiler.is_exporting():
+        return _contract_exported(weights, tables, monomials, counts)
     function = _scripted("contract") if torch.jit.is_tracing() else _contract
     return function(weights, tables, monomials, counts)

@@ -6,6 +6,7 @@ import hashlib
 import json
 
 from forgefield.app.tasks.steps.datasets import fingerprint
+from forgefield.app.tasks.steps.predicting import UNSIZED
 from forgefield.app.tasks.steps.run import Run
 from forgefield.data.dataset import Dataset
 from forgefield.data.loader import Loader, make_loader
@@ -70,7 +71,7 @@ def checking_loader(run: Run, potential: Potential, dataset: Dataset) -> Loader:
     return make_loader(
         dataset,
         potential.needs,
-        batch_size=run.config.data.batch_size,
+        batch_size=UNSIZED if run.config.data.batch_size == "auto" else run.config.data.batch_size,
         heads=potential.heads,
         dtype=potential.dtype,
         device=run.device,
