@@ -105,7 +105,7 @@ def make_trace(case: Case, layout: Sizes, sizes: Mapping[str, int]) -> Trace:
         Exception: whatever the architecture or the tracer raises, e.g. where Python decides by values.
     """
     architecture, inputs, purpose = case
-    state = state_of(architecture)
+    state = {name: value.detach() for name, value in state_of(architecture).items()}
     environment = ShapeEnv(specialize_zero_one=False, duck_shape=False)
     symbols = {name: _symbol(environment, name, size) for name, size in sizes.items() if size > 1}
 
@@ -121,7 +121,7 @@ def make_trace(case: Case, layout: Sizes, sizes: Mapping[str, int]) -> Trace:
         enable_python_dispatcher(),
         FakeTensorMode(shape_env=environment) as fake,
     ):
-        stand_ins = [fake.from_tensor(value.detach(), static_shapes=True) for value in state.values()]
+        stand_ins = [fake.from_tensor(value, static_shapes=True) for value in state.values()]
         for shape, tensor in zip([*layout.shapes, tuple(inputs.counts.shape)], inputs.tensors(), strict=True):
             known = [symbols.get(d, sizes[d]) if isinstance(d, str) else d for d in shape]
             stand_ins.append(torch.empty(known, dtype=tensor.dtype, device=tensor.device))
