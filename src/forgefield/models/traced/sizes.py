@@ -71,7 +71,8 @@ class Sizes:
         Raises:
             ModelError: a tensor does not have the shape that `build_graph` gives it.
         """
-        tensors, found = inputs.tensors(), dict[str, int]()
+        tensors = inputs.tensors()
+        found: dict[str, int] = {}
         for k, d, name in self.places:
             size = tensors[k].shape[d]
             wanted = found.setdefault(name, size) if isinstance(name, str) else name

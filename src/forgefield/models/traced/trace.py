@@ -65,13 +65,17 @@ class Trace:
 
     Args:
         module: takes parameters, buffers and inputs as one list of tensors.
+        layout: names the sizes of the inputs.
         fixed: sizes that the graph was specialised to (0 and 1).
         guard: whether other sizes fit.
         conditions: the guard in words.
     """
 
-    def __init__(self, module: fx.GraphModule, fixed: Mapping[str, int], guard: Guard, conditions: str) -> None:
-        self.module, self.fixed, self.guard, self.conditions = module, dict(fixed), guard, conditions
+    def __init__(
+        self, module: fx.GraphModule, layout: Sizes, fixed: Mapping[str, int], guard: Guard, conditions: str
+    ) -> None:
+        self.module, self.layout = module, layout
+        self.fixed, self.guard, self.conditions = dict(fixed), guard, conditions
         self.checked: set[tuple[int, ...]] = set()
 
     def fits(self, sizes: Mapping[str, int]) -> bool:
@@ -135,7 +139,7 @@ def make_trace(case: Case, layout: Sizes, sizes: Mapping[str, int]) -> Trace:
     module.recompile()
     fixed = {name: size for name, size in sizes.items() if size < 2}
     guard, conditions = _guard(environment, {str(s.node._expr): n for n, s in symbols.items()})
-    return Trace(module, fixed, guard, conditions)
+    return Trace(module, layout, fixed, guard, conditions)
 
 
 def _symbol(environment: ShapeEnv, name: str, size: int) -> torch.SymInt:

@@ -70,7 +70,7 @@ class Traces:
 
     def _compiled(self, case: Case) -> Trace:
         for trace in self._made.get(case.purpose, []):
-            if trace.checked and not trace.fixed:
+            if trace.checked and trace.fits(trace.layout.measure(case.inputs)):
                 return trace
         reason = self._refused.get(case.purpose, "it has not been traced yet")
         raise ModelError(
