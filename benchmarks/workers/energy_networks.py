@@ -1,6 +1,8 @@
-"""Two small networks that write the energy only, and a third route beside the traced one: double backward.
+"""Two small networks that write the energy only, by one of three routes to the forces.
 
 python energy_networks.py CASE.npz DTYPE NETWORK ROUTE THREADS
+
+ROUTE is traced, double_backward (torch.autograd.grad with create_graph) or compiled (the trace, by torch.compile).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from ours import structures_of  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from forgefield.core.settings import Settings  # noqa: E402
+from forgefield.core.structure import Structure  # noqa: E402
 from forgefield.data.labels import join_labels  # noqa: E402
 from forgefield.graph.build import build_graph  # noqa: E402
 from forgefield.graph.gather import filled_slots, pairs_to_slots, senders_to_slots  # noqa: E402
@@ -48,9 +51,11 @@ class Network(EnergyArchitecture):
         self.register_buffer("centres", torch.linspace(0.5, CUTOFF, BASIS), persistent=False)
 
     def filter(self, width: int = CHANNELS) -> nn.Module:
+        """Network from the radial basis to weights."""
         return nn.Sequential(nn.Linear(BASIS, CHANNELS), nn.SiLU(), nn.Linear(CHANNELS, width))
 
     def update(self, width: int = CHANNELS) -> nn.Module:
+        """Network from summed messages to a change of the features."""
         return nn.Sequential(nn.Linear(width, CHANNELS), nn.SiLU(), nn.Linear(CHANNELS, CHANNELS))
 
     def basis(self, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +63,7 @@ class Network(EnergyArchitecture):
         return torch.exp(-4.0 * (r - self.centres) ** 2), 0.5 * (1.0 + torch.cos(r * (torch.pi / CUTOFF)))
 
     def forward(self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor) -> AtomTerm:
+        """Energies and gradients by the route asked for."""
         if self.double_backward:
             inputs = Inputs(graph, vectors, species, counts)
             return differentiate(self, state_of(self), inputs, differentiable=torch.is_grad_enabled())
@@ -68,6 +74,7 @@ class Scatter(Network):
     """SchNet-like: filters on pairs, sums by `index_add`."""
 
     def atom_energies(self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor) -> Tensor:
+        """Return the atom energies, (N,)."""
         basis, switch = self.basis(torch.linalg.vector_norm(vectors, dim=1, keepdim=True))
         h, n = self.embedding.index_select(0, species), graph.n_atoms
         for make, update in zip(self.filters, self.updates, strict=True):
@@ -82,12 +89,15 @@ class Table(Network):
     """PaiNN-like: scalars and vectors in the neighbour table."""
 
     def filter(self, width: int = 2 * CHANNELS) -> nn.Module:
+        """Weights of scalar and of vector messages."""
         return super().filter(width)
 
     def update(self, width: int = 2 * CHANNELS) -> nn.Module:
+        """Network on scalars and lengths of vectors."""
         return super().update(width)
 
     def atom_energies(self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor) -> Tensor:
+        """Return the atom energies, (N,)."""
         r = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         basis, switch = self.basis(r)
         shape = graph.table_sign.shape
@@ -138,6 +148,13 @@ def main() -> None:
         with torch.no_grad():
             return {"forces": potential(graph).forces.double().tolist()}
 
+    few = Structure(structures[0].numbers[:4], structures[0].positions[:4])
+    tiny = build_graph([few, few], potential.needs, dtype=dtype)
+    potential(tiny)  # machinery is loaded and the trace made before memory counts
+    with torch.no_grad():
+        potential(tiny)
+    if route == "compiled":
+        potential.architecture.compile(dynamic=True)
     about = {
         "n_parameters": sum(p.numel() for p in potential.parameters()),
         "n_pairs": int(graph.pair_first.shape[0]),

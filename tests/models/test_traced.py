@@ -14,6 +14,7 @@ from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
 from forgefield.export.targets.torchscript import TorchScriptTarget
 from forgefield.graph.build import build_graph
+from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.models.traced.gradient import differentiate, state_of
 from forgefield.models.traced.sizes import Inputs, sizes_for
@@ -259,6 +260,22 @@ class Noisy(EnergyToy):
         return nn.functional.dropout(super().features(*inputs), 0.3, self.training)
 
 
+@torch.library.custom_op("forgefield_tests::triple", mutates_args=())
+def triple(x: torch.Tensor) -> torch.Tensor:
+    return 3 * x
+
+
+triple.register_fake(torch.empty_like)
+triple.register_autograd(lambda _, g: triple(g))
+
+
+class Kernel(EnergyToy):
+    """With an operator of its own, which another program would not know."""
+
+    def features(self, *inputs):
+        return triple(super().features(*inputs))
+
+
 class Column(EnergyToy):
     def atom_energies(self, *inputs):
         return super().atom_energies(*inputs).unsqueeze(1)
@@ -283,6 +300,14 @@ def test_what_cannot_be_traced_is_not_exported(tmp_path):
         with pytest.raises(ModelError, match="cannot be exported"):
             TorchScriptTarget().write(make_potential(architecture), tmp_path / "model.pt", molecule(5))
     assert not list(tmp_path.iterdir())
+
+
+def test_custom_operators_are_traced_but_not_exported(tmp_path):
+    potential = make_potential(Kernel)
+    assert_trains_as_autograd(potential, batch(potential, molecule(6), molecule(8)))
+    assert "forgefield_tests.triple" in potential.architecture.traces.made()[0].module.code
+    with pytest.raises(ModelError, match=r"cannot be exported.*triple.* is not an operation of PyTorch"):
+        TorchScriptTarget().write(potential, tmp_path / "model.pt", molecule(5))
 
 
 def test_a_detach_that_is_meant_is_harmless_without_training(tmp_path):
@@ -319,7 +344,7 @@ def test_running_statistics_are_refused():
     """Bundles hold parameters only: a buffer that training changes would be lost."""
     potential = make_potential(Running)
     before = potential.architecture.batch_norm.running_mean.clone()
-    with pytest.raises(ModelError, match="changes buffers: batch_norm.running_mean"):
+    with pytest.raises(ModelError, match=r"changes buffers: batch_norm\.running_mean"):
         potential.architecture(*batch(potential, molecule(6), molecule(8)))
     assert torch.equal(before, potential.architecture.batch_norm.running_mean)
     assert_trains_as_autograd(potential.eval(), batch(potential, molecule(6), molecule(8)))
@@ -371,7 +396,7 @@ def test_every_size_that_varies_has_a_name():
     layout = sizes_for(Needs(4.0))
     atoms, pairs, slots, structures = "positions_0", "pair_first_0", "table_sender_1", "cell_0"
     assert list(layout.typical) == [atoms, structures, pairs, slots, "reverse_0"]
-    graph_shapes = dict(zip([*build_graph([molecule(3)], Needs(4.0))._fields, "vectors", "species"], layout.shapes))
+    graph_shapes = dict(zip([*Graph._fields, "vectors", "species"], layout.shapes, strict=True))
     assert graph_shapes["table_sign"] == (atoms, slots)
     assert graph_shapes["vectors"] == (pairs, 3)
     assert graph_shapes["cell"] == (structures, 3, 3)

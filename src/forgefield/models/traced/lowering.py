@@ -39,10 +39,12 @@ def lower_sizes(module: fx.GraphModule) -> None:
     """Call operations on sizes by their Python binding, which `torch.jit.trace` can follow.
 
     Raises:
-        NotImplementedError: an operation takes a size and has no binding.
+        NotImplementedError: an operation takes a size and has no binding, or is not one of PyTorch's own.
     """
     sizes: set[fx.Node] = set()
     for node in module.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace != "aten":
+            raise NotImplementedError(f"{node.target} is not an operation of PyTorch")
         if node.target in SIZE_OF:
             node.op, node.target = "call_method", SIZE_OF[node.target]
             sizes.add(node)
