@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from energy_toy import ENTRY as ENERGY_TOY
 
 from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
@@ -15,9 +16,18 @@ SMALL = {"mace": {"hidden_irreps": "4x0e + 4x1o", "max_ell": 2, "radial_mlp": [8
 ELEMENTS = [1, 6, 8, 14]
 ENERGIES = {h: {1: -13.6, 6: -1029.0, 8: -2041.0, 14: -7000.0} for h in ("default", "low")}
 EXACT = 1e-9
+BACKENDS = [*ARCHITECTURES.names(), "energy_toy"]  # the last stands for all that write the energy only
 
 
-@pytest.fixture(params=ARCHITECTURES.names(), scope="module")
+@pytest.fixture(scope="module", autouse=True)
+def catalog_with_toy():
+    inside = ARCHITECTURES.entry
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ARCHITECTURES, "entry", lambda name: ENERGY_TOY if name == "energy_toy" else inside(name))
+        yield
+
+
+@pytest.fixture(params=BACKENDS, scope="module")
 def potential(request):
     return make(request.param)
 
@@ -158,7 +168,7 @@ def test_pairs_beyond_the_cutoff_do_nothing(potential):
 
 
 def test_single_precision_follows_double():
-    for backend in ARCHITECTURES.names():
+    for backend in BACKENDS:
         double, single = make(backend), make(backend, torch.float32)
         a, b = predict(double, molecule()), predict(single, molecule())
         assert b.forces.dtype == torch.float32
@@ -218,6 +228,6 @@ def test_unknown_element_is_named(potential):
 def test_building_leaves_the_global_generator_alone():
     torch.manual_seed(11)
     before = torch.get_rng_state()
-    for backend in ARCHITECTURES.names():
+    for backend in BACKENDS:
         make(backend)
     assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,1 @@
+"""Forces of architectures that write the energy only: plain tensor operations by tracing."""
