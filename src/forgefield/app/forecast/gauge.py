@@ -1,0 +1,101 @@
+"""Memory and time of the device a run computes on, as they can be read while it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+STATUS, MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
+GROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+
+
+class Clock(NamedTuple):
+    """A moment: on the wall, and in computing time of this process, s."""
+
+    wall: float
+    cpu: float
+
+
+class Gauge:
+    """Reads memory (bytes) and time: of the device on CUDA, of this process elsewhere.
+
+    Args:
+        device: where the run computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.cuda = device, device.type == "cuda"
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def now(self) -> Clock:
+        """Return the moment at which all work given to the device is done."""
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+        return Clock(time.perf_counter(), time.process_time())
+
+    def used(self) -> int:
+        """Memory in use now."""
+        if self.cuda:
+            return torch.cuda.memory_allocated(self.device)
+        return _status("VmRSS") or process_peak()
+
+    def peak(self) -> int:
+        """Most memory used so far."""
+        return torch.cuda.max_memory_allocated(self.device) if self.cuda else process_peak()
+
+    def limit(self) -> int | None:
+        """Most memory that this process may come to use; None where nothing tells."""
+        if self.cuda:
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return free + torch.cuda.memory_reserved(self.device)
+        free = [room for room in (_free_memory(), *(_room(*paths) for paths in GROUPS)) if room is not None]
+        return min(free) + self.used() if free else None
+
+
+def process_peak() -> int:
+    """Most memory that this process has held, bytes; 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def busy() -> bool:
+    """Say whether other programs keep the processor's cores busy."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
+
+
+def _status(name: str) -> int:
+    return _kilobytes(STATUS, name) or 0
+
+
+def _free_memory() -> int | None:
+    return _kilobytes(MEMINFO, "MemAvailable")
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """Return a line `name: 123 kB` of a file of the kernel, in bytes."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
+
+
+def _room(limit: Path, used: Path) -> int | None:
+    """Return what a control group leaves, bytes; None without a limit."""
+    try:
+        return max(0, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):
+        return None
