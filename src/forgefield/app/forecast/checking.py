@@ -52,7 +52,16 @@ class Checking:
 def rehearse_checking(
     run: Ordered, state: TrainState, loader: Loader, sizes: Sizes, losses: WeightedLoss, gauge: Gauge
 ) -> Checking:
-    """Validate a few batches, the one of most edges among them, and put their predictions into words."""
+    """Validate a few batches, the one of most edges among them, and put their predictions into words.
+
+    Args:
+        run: settings and device.
+        state: after some updates.
+        loader: validation batches.
+        sizes: of their structures.
+        losses: of the fit.
+        gauge: clock and memory.
+    """
     potential = state.potential
     chosen = np.concatenate(spread_places(loader.places(), sizes, _BATCHES))
     part = loader.dataset.subset(chosen)
@@ -75,6 +84,12 @@ def rehearse_checking(
         writing_per_atom=(gauge.now().wall - judged.wall) / atoms,
         bytes_per_atom=size / atoms,
     )
+
+
+def rehearse_judging(run: Ordered, state: TrainState, loader: Loader, sizes: Sizes) -> None:
+    """Evaluate the largest batch of another set, for the memory that it takes."""
+    (largest,) = spread_places(loader.places(), sizes, 1)
+    evaluate(state.potential, checking_loader(run, state.potential, loader.dataset.subset(largest)))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from forgefield.app.folder import RunFolder, read_json
-from forgefield.app.forecast.checking import rehearse_checking, rehearse_export, rehearse_saving
+from forgefield.app.forecast.checking import rehearse_checking, rehearse_export, rehearse_judging, rehearse_saving
 from forgefield.app.forecast.choice import make_plan
 from forgefield.app.forecast.gauge import Gauge
 from forgefield.app.forecast.outlook import Forecast, Observed, Sets, look_ahead
@@ -24,10 +24,10 @@ from forgefield.app.tasks.steps.fitting import checking_loader, training_loader
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import assemble, load_start, own_references, to_measure, use_given_references
 from forgefield.app.tasks.steps.run import dtype_of
-from forgefield.core.errors import ConfigError
+from forgefield.core.errors import ConfigError, DeviceError
 from forgefield.data.checks import check_elements
-from forgefield.data.dataset import Dataset
 from forgefield.data.isolated import separate_isolated
+from forgefield.data.loader import Loader
 from forgefield.data.parts import TrainingData, reference_setting
 from forgefield.data.sizes import Sizes, measure_sizes
 from forgefield.data.statistics import measure
@@ -39,6 +39,8 @@ from forgefield.train.loss import build_loss
 
 # What a training task loads on its way; it takes memory.
 _LOADED = ("torch.utils.tensorboard", "forgefield.app.reports.page", "forgefield.export.artifact")
+
+_WITHOUT_GRADIENTS = 0.2  # of the memory of training, at least
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,9 @@ def forecast(config: RunConfig) -> Forecast:
         importlib.import_module(name)
     data = checked_training_data(config)
     potential, done = _model(run, data)
-    loader, checker = (
-        training_loader(run, potential, data.train),
-        checking_loader(run, potential, data.val or data.train),
-    )
-    sizes, val_sizes = measure_sizes(loader), measure_sizes(checker)
+    loader = training_loader(run, potential, data.train)
+    sizes = measure_sizes(loader)
+    judged = _judged(run, potential, data)
     seconds = time.perf_counter() - begun
     gauge = Gauge(run.device)
     state, losses = prepare(potential, config.train, run.device), build_loss(config.train)
@@ -82,14 +82,42 @@ def forecast(config: RunConfig) -> Forecast:
     rehearsal = Rehearsal(state, loader, sizes, losses, config.train.max_grad_norm, gauge)
     for kind in ("first", "largest", "typical"):
         rehearsal.carry_out([trial for trial in plan.trials if trial.kind == kind])
+    (checker, val_sizes), *others = judged
+    for one, its_sizes in judged:
+        _check_room(rehearsal, one, its_sizes)
     checking = rehearse_checking(run, state, checker, val_sizes, losses, gauge)
+    for one, its_sizes in others:
+        rehearse_judging(run, state, one, its_sizes)
     saving = rehearse_saving(state, _place(config))
     peak = gauge.peak()
     rehearsal.carry_out(plan.probes)
     export = rehearse_export(state, sample_of(checker.dataset)) if config.export.standard_artifacts else 0.0
-    sets = Sets(sizes, val_sizes, _test_sizes(run, potential))
+    sets = Sets(sizes, val_sizes, others[0][1] if others else None)
     seen = Observed(seconds, done, peak, checking, saving, export)
     return look_ahead(config, state, plan, rehearsal, sets, seen)
+
+
+def _judged(run: Asked, potential: Potential, data: TrainingData) -> list[tuple[Loader, Sizes]]:
+    """Return the sets that are evaluated, with their sizes: validation, and test if there is one."""
+    test = open_test(run.config)
+    rest = separate_isolated(test)[0] if test is not None else ()
+    sets = [data.val or data.train, *([rest] if len(rest) else [])]
+    loaders = [checking_loader(run, potential, dataset) for dataset in sets]
+    return [(loader, measure_sizes(loader)) for loader in loaders]
+
+
+def _check_room(rehearsal: Rehearsal, loader: Loader, sizes: Sizes) -> None:
+    """Refuse a batch to evaluate that could not fit: without gradients it needs some tenths of what training needs.
+
+    Raises:
+        DeviceError: it cannot; a smaller one is named.
+    """
+    largest = max((sizes.of(places) for places in loader.places()), key=lambda size: size.slots)
+    limit, needed = rehearsal.gauge.limit(), rehearsal.memory_of(largest) - rehearsal.before
+    if limit is not None and _WITHOUT_GRADIENTS * needed > limit:
+        fitting = max(1, int(largest.structures * limit / needed))
+        what = f"evaluating {largest.structures} structures at once would need more memory than there is"
+        raise DeviceError(what, "data.batch_size", f"set it to {fitting} or less")
 
 
 def _model(run: Asked, data: TrainingData) -> tuple[Potential, int]:
@@ -117,14 +145,6 @@ def _interrupted(run: Asked) -> tuple[Potential, int]:
     folder = RunFolder.open(run.config.run_dir)
     last = folder.last if folder.last.is_dir() else folder.best
     return load_bundle(last, device=run.device), int(read_json(last / STATE)["progress"]["epoch"])
-
-
-def _test_sizes(run: Asked, potential: Potential) -> Sizes | None:
-    test = open_test(run.config)
-    if test is None:
-        return None
-    rest: Dataset = separate_isolated(test)[0]
-    return measure_sizes(checking_loader(run, potential, rest)) if len(rest) else None
 
 
 def _place(config: RunConfig) -> Path | None:

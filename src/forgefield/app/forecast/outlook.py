@@ -22,7 +22,7 @@ from forgefield.train.settings import TrainSettings
 from forgefield.train.state import TrainState
 
 # Bytes of records: a row of history.jsonl and .csv with its TensorBoard events; all else that is small; report.html.
-_ROW, _RECORDS, _REPORT = 3_500, 100_000, 150_000
+_ROW, _RECORDS, _REPORT = 3_500, 30_000, 100_000
 _STATE_JSON = 20_000
 _TRACE = 100_000  # code of a TorchScript file
 _HELD_PER_ATOM = 800  # while predictions of a set are written
@@ -77,7 +77,7 @@ class Times:
         epochs: of the run, as far as they are reached.
         updates_per_epoch: updates.
         cpu_share: computing time per wall time and thread during the steps; less than 1 where others compute too.
-        busy: whether the machine was.
+        busy: whether others did, on the CPU that the run computes on.
     """
 
     setup: float
@@ -105,7 +105,6 @@ class Memory:
     before: int
     limit: int | None
     device: str
-    carried_out: bool  # the largest batch was, so that the peak is no extrapolation
 
     @property
     def share(self) -> float | None:
@@ -162,7 +161,7 @@ def look_ahead(
 ) -> Forecast:
     """Put together what the whole run will take."""
     parameters = [p for p in state.potential.parameters()]
-    memory = _memory(plan, rehearsal, sets, seen)
+    memory = _memory(rehearsal, sets, seen)
     sizes = [batch.size for batch in plan.batches]
     batches = Batches(
         config.train.batch_size,
@@ -187,17 +186,13 @@ def look_ahead(
     )
 
 
-def _memory(plan: Plan, rehearsal: Rehearsal, sets: Sets, seen: Observed) -> Memory:
-    """Return the peak: as seen, or more where the largest batch was left out or a large set is evaluated."""
-    largest = max((batch.size for batch in plan.batches), key=lambda size: size.slots)
-    carried_out = all(trial.kind == "probe" for trial in rehearsal.left_out)
-    device = rehearsal.gauge.device
-    judged = 0
+def _memory(rehearsal: Rehearsal, sets: Sets, seen: Observed) -> Memory:
+    """Return the peak: as seen, or more where a large set is evaluated."""
+    device, judged = rehearsal.gauge.device, 0
     if device.type != "cuda":
         atoms = max(int(s.atoms.sum()) for s in (sets.val, sets.test) if s is not None)
         judged = rehearsal.before + _HELD_PER_ATOM * atoms
-    peak = max(seen.peak, judged, 0 if carried_out else round(rehearsal.memory_of(largest)))
-    return Memory(peak, rehearsal.before, rehearsal.gauge.limit(), str(device), carried_out)
+    return Memory(max(seen.peak, judged), rehearsal.before, rehearsal.gauge.limit(), str(device))
 
 
 def _times(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen: Observed) -> Times:
@@ -224,7 +219,8 @@ def _times(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen
     return Times(
         seen.setup, first, float(np.mean(np.concatenate(of_updates))), cost.spread, epoch, validation,
         seen.saving.seconds, training, closing, seen.setup + training + closing, stopped_by, epochs,
-        round(np.mean([len(seconds) for seconds in of_updates])), share, busy(),
+        round(np.mean([len(seconds) for seconds in of_updates])), share,
+        rehearsal.gauge.device.type == "cpu" and busy(),
     )  # fmt: skip
 
 

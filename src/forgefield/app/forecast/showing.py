@@ -57,9 +57,10 @@ def _whole(times: Times) -> str:
 
 
 def _busy(times: Times) -> str:
+    share = min(1.0, times.cpu_share)
     return (
-        f"other programs compute too (this one had {100 * min(1.0, times.cpu_share):.0f} % of its cores): "
-        "times hold for a machine as busy as now"
+        f"other programs compute too, this one had {100 * share:.0f} % of its cores: the times are those of a machine "
+        f"as busy as now; alone, the run may take {duration(share * times.run)}"
     )
 
 
@@ -69,8 +70,6 @@ def _memory(memory: Memory) -> Finding:
     if memory.share is not None:
         text += f"; {100 * memory.share:.0f} % of the {_mib(memory.limit or 0)} that there are"
         state = "error" if memory.share > 1 else "warn" if memory.share > _FULL else "ok"
-    if not memory.carried_out:
-        text += "; the largest batch was not tried, its memory is in proportion to smaller ones"
     return Finding("memory", state, text + (". Fix: a smaller train.batch_size" if state == "error" else ""))
 
 

@@ -17,7 +17,7 @@ from forgefield.train.loss import WeightedLoss
 from forgefield.train.state import TrainState
 from forgefield.train.step import take_update
 
-_CAUTION = 1.25  # a trial is left out if so many times its expected memory does not fit
+_CAUTION = 1.25  # a probe is left out if so many times its expected memory does not fit
 
 
 @dataclass(frozen=True)
@@ -69,26 +69,22 @@ class Rehearsal:
         self.losses, self.max_grad_norm = losses, max_grad_norm
         self.before = gauge.used()
         self.steps: list[Step] = []
-        self.left_out: list[Trial] = []
 
     def carry_out(self, trials: Sequence[Trial]) -> None:
-        """Carry out updates one after the other; those that would not fit into memory are left out.
+        """Carry out updates one after the other; probes that may not fit into memory are left out.
 
         Raises:
-            ForgeError: loss or gradient is not a number, or the device's memory is full.
+            ForgeError: loss or gradient is not a number, or a batch of the training does not fit into memory.
         """
-        fitting = [trial for trial in trials if self._fits(trial)]
-        self.left_out += [trial for trial in trials if trial not in fitting]
-        batches = self.loader.prepared([places for trial in fitting for places in trial.places])
+        trials = [trial for trial in trials if self._fits(trial)]
+        batches = self.loader.prepared([places for trial in trials for places in trial.places])
         start = self.gauge.now()
-        for trial in fitting:
+        for trial in trials:
             try:
                 update = [next(batches) for _ in trial.places]
                 take_update(self.state, update, self.losses, max_grad_norm=self.max_grad_norm)
             except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-                count = len(trial.places[0])
-                what = f"a batch of {count} structures does not fit into the memory of {self.gauge.device}"
-                raise DeviceError(what, "train.batch_size", f"try {max(1, count // 2)}, or a smaller model") from error
+                raise self._too_large(len(trial.places[0]), len(trial.places[0]) // 2) from error
             end = self.gauge.now()
             sizes = tuple(self.sizes.of(places) for places in trial.places)
             wall, cpu = end.wall - start.wall, end.cpu - start.cpu
@@ -101,12 +97,26 @@ class Rehearsal:
         return self.before + (largest.peak - self.before) * size.slots / largest.slots
 
     def _fits(self, trial: Trial) -> bool:
-        """Say whether the largest batch of a trial has room, as far as the trials before it tell."""
+        """Say whether the largest batch of a trial has room, as far as the trials before it tell.
+
+        Raises:
+            DeviceError: it has not, and it is one that training will meet.
+        """
         limit = self.gauge.limit()
         if not self.steps or limit is None:
             return True
-        sizes = [self.sizes.of(places) for places in trial.places]
-        return _CAUTION * self.memory_of(max(sizes, key=lambda size: size.slots)) < limit
+        largest = max((self.sizes.of(places) for places in trial.places), key=lambda size: size.slots)
+        needed = self.memory_of(largest)
+        if trial.kind == "probe":
+            return _CAUTION * needed < limit
+        if needed > limit:
+            share = max(0.0, limit - self.before) / max(1.0, needed - self.before)
+            raise self._too_large(largest.structures, int(largest.structures * share))
+        return True
+
+    def _too_large(self, count: int, fitting: int) -> DeviceError:
+        what = f"a batch of {count} structures does not fit into the memory of {self.gauge.device}"
+        return DeviceError(what, "train.batch_size", f"try {max(1, fitting)}, or a smaller model")
 
 
 def spread_places(places: Sequence[np.ndarray], sizes: Sizes, count: int) -> list[np.ndarray]:
