@@ -13,7 +13,7 @@ from forgefield.app.cli import app
 from forgefield.app.forecast.choice import MOST_STEPS, make_plan
 from forgefield.app.forecast.cost import fit_cost
 from forgefield.app.forecast.dry_run import forecast
-from forgefield.app.forecast.gauge import Gauge
+from forgefield.app.forecast.gauge import Clock, Gauge, crowded
 from forgefield.app.forecast.proposal import SHARE, propose
 from forgefield.app.forecast.showing import findings
 from forgefield.app.forecast.trial import Rehearsal, Step
@@ -156,6 +156,16 @@ def test_a_proposal_fits_into_memory_and_data():
     assert found.batch_size == 5
     assert "fill more than 70 % of the memory" in found.why
     assert propose(steps(0.4, 1e-4), 4, (10, 200), lambda atoms: atoms, None, 9).batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("own", "everyone", "expected"),
+    [(4.0, 4.1, False), (1.0, 1.2, False), (2.0, 3.9, True), (0.5, 4.0, True), (4.0, None, False)],
+)
+def test_a_machine_is_crowded_when_others_use_what_we_could(monkeypatch, own, everyone, expected):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    end = None if everyone is None else 100 + everyone
+    assert crowded(Clock(0.0, 0.0, 100.0), Clock(1.0, own, end)) is expected
 
 
 # ------------------------------------------------------------------------------------------------- a whole forecast

@@ -10,13 +10,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from forgefield.app.forecast.gauge import Gauge
-from forgefield.app.forecast.trial import spread_places
+from forgefield.app.forecast.trial import largest_batches
 from forgefield.app.tasks.steps.evaluating import as_arrays, packed, predictions_table, predictions_xyz
 from forgefield.app.tasks.steps.fitting import Ordered, checking_loader
 from forgefield.core.structure import Structure
@@ -52,7 +51,7 @@ class Checking:
 def rehearse_checking(
     run: Ordered, state: TrainState, loader: Loader, sizes: Sizes, losses: WeightedLoss, gauge: Gauge
 ) -> Checking:
-    """Validate a few batches, the one of most edges among them, and put their predictions into words.
+    """Validate the largest batches, and put their predictions into words.
 
     Args:
         run: settings and device.
@@ -63,7 +62,7 @@ def rehearse_checking(
         gauge: clock and memory.
     """
     potential = state.potential
-    chosen = np.concatenate(spread_places(loader.places(), sizes, _BATCHES))
+    chosen = largest_batches(loader.places(), sizes, _BATCHES)
     part = loader.dataset.subset(chosen)
     some = checking_loader(run, potential, part)
     edges, atoms = max(1, int(sizes.edges[chosen].sum())), int(sizes.atoms[chosen].sum())
@@ -87,9 +86,9 @@ def rehearse_checking(
 
 
 def rehearse_judging(run: Ordered, state: TrainState, loader: Loader, sizes: Sizes) -> None:
-    """Evaluate the largest batch of another set, for the memory that it takes."""
-    (largest,) = spread_places(loader.places(), sizes, 1)
-    evaluate(state.potential, checking_loader(run, state.potential, loader.dataset.subset(largest)))
+    """Evaluate the largest batches of another set, for the memory that they take one after the other."""
+    part = loader.dataset.subset(largest_batches(loader.places(), sizes, _BATCHES))
+    evaluate(state.potential, checking_loader(run, state.potential, part))
 
 
 @dataclass(frozen=True)

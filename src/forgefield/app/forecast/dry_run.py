@@ -14,7 +14,7 @@ from rich.console import Console
 from forgefield.app.folder import RunFolder, read_json
 from forgefield.app.forecast.checking import rehearse_checking, rehearse_export, rehearse_judging, rehearse_saving
 from forgefield.app.forecast.choice import make_plan
-from forgefield.app.forecast.gauge import Gauge
+from forgefield.app.forecast.gauge import Gauge, crowded
 from forgefield.app.forecast.outlook import Forecast, Observed, Sets, look_ahead
 from forgefield.app.forecast.trial import Rehearsal
 from forgefield.app.run import RunConfig
@@ -80,8 +80,11 @@ def forecast(config: RunConfig) -> Forecast:
     state, losses = prepare(potential, config.train, run.device), build_loss(config.train)
     plan = make_plan(loader, sizes, config.train, max(1, config.train.epochs - done))
     rehearsal = Rehearsal(state, loader, sizes, losses, config.train.max_grad_norm, gauge)
-    for kind in ("first", "largest", "typical"):
+    for kind in ("first", "largest"):
         rehearsal.carry_out([trial for trial in plan.trials if trial.kind == kind])
+    start = gauge.now()
+    rehearsal.carry_out([trial for trial in plan.trials if trial.kind == "typical"])
+    shared = run.device.type == "cpu" and crowded(start, gauge.now())
     (checker, val_sizes), *others = judged
     for one, its_sizes in judged:
         _check_room(rehearsal, one, its_sizes)
@@ -93,7 +96,7 @@ def forecast(config: RunConfig) -> Forecast:
     rehearsal.carry_out(plan.probes)
     export = rehearse_export(state, sample_of(checker.dataset)) if config.export.standard_artifacts else 0.0
     sets = Sets(sizes, val_sizes, others[0][1] if others else None)
-    seen = Observed(seconds, done, peak, checking, saving, export)
+    seen = Observed(seconds, done, peak, checking, saving, export, shared)
     return look_ahead(config, state, plan, rehearsal, sets, seen)
 
 

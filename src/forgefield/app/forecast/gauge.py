@@ -10,18 +10,20 @@ from typing import NamedTuple
 
 import torch
 
-STATUS, MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
+STATUS, MEMINFO, STAT = Path("/proc/self/status"), Path("/proc/meminfo"), Path("/proc/stat")
 GROUPS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 )
+_CROWDED, _OTHERS = 0.85, 0.1  # of the cores: in use in all, in use by other programs
 
 
 class Clock(NamedTuple):
-    """A moment: on the wall, and in computing time of this process, s."""
+    """A moment, s: on the wall, in computing time of this process, and in that of the machine where it is known."""
 
     wall: float
     cpu: float
+    machine: float | None
 
 
 class Gauge:
@@ -40,7 +42,7 @@ class Gauge:
         """Return the moment at which all work given to the device is done."""
         if self.cuda:
             torch.cuda.synchronize(self.device)
-        return Clock(time.perf_counter(), time.process_time())
+        return Clock(time.perf_counter(), time.process_time(), _machine_seconds())
 
     def used(self) -> int:
         """Memory in use now."""
@@ -71,9 +73,23 @@ def process_peak() -> int:
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def busy() -> bool:
-    """Say whether other programs keep the processor's cores busy."""
-    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
+def crowded(start: Clock, end: Clock) -> bool:
+    """Say whether other programs kept the cores that this process could have used busy between two moments."""
+    if start.machine is None or end.machine is None:
+        return False
+    there = (end.wall - start.wall) * (os.cpu_count() or 1)
+    everyone, own = end.machine - start.machine, end.cpu - start.cpu
+    return everyone > _CROWDED * there and everyone - own > _OTHERS * there
+
+
+def _machine_seconds() -> float | None:
+    """Return the seconds that all cores have computed for anyone since the machine started; None if nothing tells."""
+    try:
+        first = STAT.read_text(encoding="utf-8").split("\n", 1)[0].split()
+        user, nice, system, _, _, *others = map(int, first[1:9])
+        return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _status(name: str) -> int:

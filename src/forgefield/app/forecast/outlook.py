@@ -13,7 +13,6 @@ import torch
 from forgefield.app.forecast.checking import Checking, Saving
 from forgefield.app.forecast.choice import Plan
 from forgefield.app.forecast.cost import Cost, fit_cost, work_of
-from forgefield.app.forecast.gauge import busy
 from forgefield.app.forecast.proposal import Proposal, propose
 from forgefield.app.forecast.trial import Rehearsal
 from forgefield.app.run import RunConfig
@@ -48,6 +47,7 @@ class Observed:
         checking: of validation.
         saving: of a checkpoint.
         export: seconds.
+        crowded: whether other programs used the cores too.
     """
 
     setup: float
@@ -56,6 +56,7 @@ class Observed:
     checking: Checking
     saving: Saving
     export: float
+    crowded: bool
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Times:
         epochs: of the run, as far as they are reached.
         updates_per_epoch: updates.
         cpu_share: computing time per wall time and thread during the steps; less than 1 where others compute too.
-        busy: whether others did, on the CPU that the run computes on.
+        crowded: whether others do, on the CPU that the run computes on.
     """
 
     setup: float
@@ -94,14 +95,15 @@ class Times:
     epochs: float
     updates_per_epoch: int
     cpu_share: float
-    busy: bool
+    crowded: bool
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: at most, before training, that there are; and the device they are of."""
+    """Bytes: at most, at most in training steps, before training, that there are; and the device they are of."""
 
     peak: int
+    training: int
     before: int
     limit: int | None
     device: str
@@ -192,7 +194,8 @@ def _memory(rehearsal: Rehearsal, sets: Sets, seen: Observed) -> Memory:
     if device.type != "cuda":
         atoms = max(int(s.atoms.sum()) for s in (sets.val, sets.test) if s is not None)
         judged = rehearsal.before + _HELD_PER_ATOM * atoms
-    return Memory(max(seen.peak, judged), rehearsal.before, rehearsal.gauge.limit(), str(device))
+    training = max(step.peak for step in rehearsal.steps if step.kind != "probe")
+    return Memory(max(seen.peak, judged), training, rehearsal.before, rehearsal.gauge.limit(), str(device))
 
 
 def _times(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen: Observed) -> Times:
@@ -220,7 +223,7 @@ def _times(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen
         seen.setup, first, float(np.mean(np.concatenate(of_updates))), cost.spread, epoch, validation,
         seen.saving.seconds, training, closing, seen.setup + training + closing, stopped_by, epochs,
         round(np.mean([len(seconds) for seconds in of_updates])), share,
-        rehearsal.gauge.device.type == "cpu" and busy(),
+        seen.crowded,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def findings(forecast: Forecast) -> list[Finding]:
         Finding("update", "ok", _update(times)),
         Finding("epoch", "ok", _epoch(times)),
         Finding("whole run", "ok", _whole(times)),
-        *([Finding("machine", "warn", _busy(times))] if times.busy else []),
+        *([Finding("machine", "warn", _crowded(times))] if times.crowded else []),
         _disk(forecast),
         _proposal(forecast.proposal),
     ]  # fmt: skip
@@ -56,7 +56,7 @@ def _whole(times: Times) -> str:
     return f"{hours} for {reached}: {parts}"
 
 
-def _busy(times: Times) -> str:
+def _crowded(times: Times) -> str:
     share = min(1.0, times.cpu_share)
     return (
         f"other programs compute too, this one had {100 * share:.0f} % of its cores: the times are those of a machine "
@@ -67,10 +67,14 @@ def _busy(times: Times) -> str:
 def _memory(memory: Memory) -> Finding:
     text = f"{_mib(memory.peak)} at most on {memory.device}, {_mib(memory.before)} of it before training"
     state: State = "ok"
+    if memory.peak - memory.before > 1.5 * (memory.training - memory.before):
+        text += f"; {_mib(memory.training)} in training steps, more while evaluating batches of data.batch_size"
     if memory.share is not None:
         text += f"; {100 * memory.share:.0f} % of the {_mib(memory.limit or 0)} that there are"
         state = "error" if memory.share > 1 else "warn" if memory.share > _FULL else "ok"
-    return Finding("memory", state, text + (". Fix: a smaller train.batch_size" if state == "error" else ""))
+    return Finding(
+        "memory", state, text + (". Fix: a smaller train.batch_size or data.batch_size" if state == "error" else "")
+    )
 
 
 def _disk(forecast: Forecast) -> Finding:

@@ -119,8 +119,7 @@ class Rehearsal:
         return DeviceError(what, "train.batch_size", f"try {max(1, fitting)}, or a smaller model")
 
 
-def spread_places(places: Sequence[np.ndarray], sizes: Sizes, count: int) -> list[np.ndarray]:
-    """Return a few of the batches: the one of most edges, and others of evenly spread rank."""
-    ranked = sorted(places, key=lambda chosen: int(sizes.edges[chosen].sum()))
-    ranks = sorted({round(k) for k in np.linspace(len(ranked) - 1, 0, min(count, len(ranked)))}, reverse=True)
-    return [ranked[k] for k in ranks]
+def largest_batches(places: Sequence[np.ndarray], sizes: Sizes, count: int) -> np.ndarray:
+    """Return the structures of the batches of most edges, the largest first, (n,)."""
+    ranked = sorted(places, key=lambda chosen: int(sizes.edges[chosen].sum()), reverse=True)
+    return np.concatenate(ranked[:count])
