@@ -31,7 +31,7 @@ def cases(data: Path) -> dict[str, tuple[Path, dict[str, object]]]:
     small = {"model.hidden_irreps": "16x0e + 16x1o", "model.r_max": 5.0}
     return {
         "demo": (ROOT / "examples" / "demo.yaml", {"train.epochs": 6, "train.max_minutes": "null"}),
-        "3bpa": (ROOT / "configs" / "mace_3bpa.yaml", {"train.epochs": 2, "train.max_minutes": "null"}),
+        "3bpa": (ROOT / "configs" / "mace_3bpa.yaml", {"train.epochs": 3, "train.max_minutes": "null"}),
         "silicon": (
             bulk,
             {"data.train": silicon / "train.xyz", "data.test": silicon / "test.xyz", "train.epochs": 4, **small},

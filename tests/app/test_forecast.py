@@ -14,6 +14,7 @@ from forgefield.app.forecast.choice import MOST_STEPS, make_plan
 from forgefield.app.forecast.cost import fit_cost
 from forgefield.app.forecast.dry_run import forecast
 from forgefield.app.forecast.gauge import Clock, Gauge, crowded
+from forgefield.app.forecast.outlook import grown
 from forgefield.app.forecast.proposal import SHARE, propose
 from forgefield.app.forecast.showing import findings
 from forgefield.app.forecast.trial import Rehearsal, Step
@@ -156,6 +157,13 @@ def test_a_proposal_fits_into_memory_and_data():
     assert found.batch_size == 5
     assert "fill more than 70 % of the memory" in found.why
     assert propose(steps(0.4, 1e-4), 4, (10, 200), lambda atoms: atoms, None, 9).batch_size == 8
+
+
+def test_memory_grows_ever_more_slowly():
+    assert grown(100, 1, 120, 4, 4) == 120
+    assert grown(100, 1, 120, 4, 16) == 140
+    assert grown(100, 1, 120, 4, 40) == grown(100, 1, 120, 4, 10**6) == round(120 + 20 * np.log(10) / np.log(4))
+    assert grown(100, 1, 100, 4, 10**6) == 100
 
 
 @pytest.mark.parametrize(

@@ -40,12 +40,16 @@ class Checking:
         judging_per_edge: of the evaluation after training, s.
         writing_per_atom: of writing predictions, s.
         bytes_per_atom: of the files of predictions.
+        batches: evaluated in all.
+        first_peak: memory after the largest one alone, bytes.
     """
 
     per_edge: float
     judging_per_edge: float
     writing_per_atom: float
     bytes_per_atom: float
+    batches: int
+    first_peak: int
 
 
 def rehearse_checking(
@@ -67,7 +71,9 @@ def rehearse_checking(
     some = checking_loader(run, potential, part)
     edges, atoms = max(1, int(sizes.edges[chosen].sum())), int(sizes.atoms[chosen].sum())
     with state.averaged():
-        seconds = []
+        alone = loader.dataset.subset(largest_batches(loader.places(), sizes, 1))
+        validate(potential, checking_loader(run, potential, alone), losses, amp=state.scaler is not None)
+        first_peak, seconds = gauge.peak(), []
         for _ in range(2):  # the first finds the pairs, which the fit does once
             start = gauge.now()
             validate(potential, some, losses, amp=state.scaler is not None)
@@ -82,6 +88,8 @@ def rehearse_checking(
         judging_per_edge=(judged.wall - start.wall) / edges,
         writing_per_atom=(gauge.now().wall - judged.wall) / atoms,
         bytes_per_atom=size / atoms,
+        batches=1 + 3 * len(some),
+        first_peak=first_peak,
     )
 
 

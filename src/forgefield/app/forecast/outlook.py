@@ -25,6 +25,7 @@ _ROW, _RECORDS, _REPORT = 3_500, 30_000, 100_000
 _STATE_JSON = 20_000
 _TRACE = 100_000  # code of a TorchScript file
 _HELD_PER_ATOM = 800  # while predictions of a set are written
+_FURTHER = 10.0
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def look_ahead(
 ) -> Forecast:
     """Put together what the whole run will take."""
     parameters = [p for p in state.potential.parameters()]
-    memory = _memory(rehearsal, sets, seen)
+    memory = _memory(config, plan, rehearsal, sets, seen)
     sizes = [batch.size for batch in plan.batches]
     batches = Batches(
         config.train.batch_size,
@@ -188,14 +189,38 @@ def look_ahead(
     )
 
 
-def _memory(rehearsal: Rehearsal, sets: Sets, seen: Observed) -> Memory:
-    """Return the peak: as seen, or more where a large set is evaluated."""
+def _memory(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen: Observed) -> Memory:
+    """Return the peak: as seen, with what the allocator will still lose, or more where a large set is evaluated."""
     device, judged = rehearsal.gauge.device, 0
     if device.type != "cuda":
         atoms = max(int(s.atoms.sum()) for s in (sets.val, sets.test) if s is not None)
         judged = rehearsal.before + _HELD_PER_ATOM * atoms
-    training = max(step.peak for step in rehearsal.steps if step.kind != "probe")
-    return Memory(max(seen.peak, judged), training, rehearsal.before, rehearsal.gauge.limit(), str(device))
+    epochs, steps = config.train.epochs, [step for step in rehearsal.steps if step.kind != "probe"]
+    early = [step for step in steps if step.kind != "typical"]
+    training = grown(early[-1].peak, len(early), steps[-1].peak, len(steps), epochs * sum(map(len, plan.epochs[:1])))
+    per_pass = -(-len(sets.val.atoms) // config.data.batch_size)
+    checking = seen.checking
+    evaluating = grown(checking.first_peak, 1, seen.peak, checking.batches, round(per_pass * epochs))
+    peak = max(training, evaluating, judged)
+    return Memory(peak, training, rehearsal.before, rehearsal.gauge.limit(), str(device))
+
+
+def grown(early: int, few: int, late: int, many: int, whole: int) -> int:
+    """Return the peak memory after a whole run of work that repeats, bytes.
+
+    Allocators lose room between blocks of varied sizes, less and less as it goes on: the peak is taken to grow with
+    the logarithm of the number of repetitions, up to `_FURTHER` times as many as were seen.
+
+    Args:
+        early: peak after a few repetitions.
+        few: so many.
+        late: peak after all that were carried out.
+        many: so many.
+        whole: repetitions in the whole run.
+    """
+    if many <= few or whole <= many:
+        return late
+    return round(late + (late - early) / math.log(many / few) * math.log(min(whole / many, _FURTHER)))
 
 
 def _times(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen: Observed) -> Times:
