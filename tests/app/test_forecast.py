@@ -14,7 +14,7 @@ from forgefield.app.forecast.choice import MOST_STEPS, make_plan
 from forgefield.app.forecast.cost import fit_cost
 from forgefield.app.forecast.dry_run import forecast
 from forgefield.app.forecast.gauge import Clock, Gauge, crowded
-from forgefield.app.forecast.outlook import grown
+from forgefield.app.forecast.memory import grown
 from forgefield.app.forecast.proposal import SHARE, propose
 from forgefield.app.forecast.showing import findings
 from forgefield.app.forecast.trial import Rehearsal, Step

@@ -13,9 +13,10 @@ from rich.console import Console
 
 from forgefield.app.folder import RunFolder, read_json
 from forgefield.app.forecast.checking import rehearse_checking, rehearse_export, rehearse_judging, rehearse_saving
-from forgefield.app.forecast.choice import make_plan
+from forgefield.app.forecast.choice import Plan, make_plan
 from forgefield.app.forecast.gauge import Gauge, crowded
-from forgefield.app.forecast.outlook import Forecast, Observed, Sets, look_ahead
+from forgefield.app.forecast.memory import Observed, Sets
+from forgefield.app.forecast.outlook import Forecast, look_ahead
 from forgefield.app.forecast.trial import Rehearsal
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.concluding import sample_of
@@ -80,11 +81,7 @@ def forecast(config: RunConfig) -> Forecast:
     state, losses = prepare(potential, config.train, run.device), build_loss(config.train)
     plan = make_plan(loader, sizes, config.train, max(1, config.train.epochs - done))
     rehearsal = Rehearsal(state, loader, sizes, losses, config.train.max_grad_norm, gauge)
-    for kind in ("first", "largest"):
-        rehearsal.carry_out([trial for trial in plan.trials if trial.kind == kind])
-    start = gauge.now()
-    rehearsal.carry_out([trial for trial in plan.trials if trial.kind == "typical"])
-    shared = run.device.type == "cpu" and crowded(start, gauge.now())
+    shared = _carry_out(rehearsal, plan)
     (checker, val_sizes), *others = judged
     for one, its_sizes in judged:
         _check_room(rehearsal, one, its_sizes)
@@ -98,6 +95,16 @@ def forecast(config: RunConfig) -> Forecast:
     sets = Sets(sizes, val_sizes, others[0][1] if others else None)
     seen = Observed(seconds, done, peak, checking, saving, export, shared)
     return look_ahead(config, state, plan, rehearsal, sets, seen)
+
+
+def _carry_out(rehearsal: Rehearsal, plan: Plan) -> bool:
+    """Carry out the updates of a plan but for its probes; return whether other programs used the cores meanwhile."""
+    gauge = rehearsal.gauge
+    for kind in ("first", "largest"):
+        rehearsal.carry_out([trial for trial in plan.trials if trial.kind == kind])
+    start = gauge.now()
+    rehearsal.carry_out([trial for trial in plan.trials if trial.kind == "typical"])
+    return not gauge.cuda and crowded(start, gauge.now())
 
 
 def _judged(run: Asked, potential: Potential, data: TrainingData) -> list[tuple[Loader, Sizes]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from forgefield.app.checkup import Finding, State
-from forgefield.app.forecast.outlook import Forecast, Memory, Times
+from forgefield.app.forecast.memory import Memory
+from forgefield.app.forecast.outlook import Forecast, Times
 from forgefield.app.forecast.proposal import Proposal
 from forgefield.app.reports.markup import duration, significant
 
