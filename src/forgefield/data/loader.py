@@ -14,7 +14,7 @@ from torch import Tensor
 from forgefield.core.errors import DataError
 from forgefield.data.dataset import Dataset
 from forgefield.data.labels import Labels, join_labels
-from forgefield.data.sample_cache import SampleCache
+from forgefield.data.sample_cache import Sample, SampleCache
 from forgefield.graph.build import build_graph
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
@@ -69,8 +69,15 @@ class Loader:
 
         With workers, batches are prepared ahead in threads; their contents and order are the same.
         """
+        yield from self.prepared(self.places(epoch)[start:])
+
+    def places(self, epoch: int = 0) -> list[np.ndarray]:
+        """Places in the data set of the structures of each batch of an epoch, in their order."""
         order = self.order(epoch)
-        chosen = [order[b * self.batch_size : (b + 1) * self.batch_size] for b in range(start, len(self))]
+        return [order[b * self.batch_size : (b + 1) * self.batch_size] for b in range(len(self))]
+
+    def prepared(self, chosen: Sequence[np.ndarray]) -> Iterator[Batch]:
+        """Yield the batches of the structures at these places, prepared ahead if there are workers."""
         if self.num_workers == 0:
             yield from map(self.build, chosen)
             return
@@ -94,9 +101,13 @@ class Loader:
         degree = np.bincount(np.concatenate([pairs.first, pairs.second]), minlength=1)
         return len(structure), int(degree.max())
 
+    def sample(self, place: int) -> Sample:
+        """Return the structure at a place and its pairs, which are kept while there is room."""
+        return self._cache.get(place)
+
     def build(self, places: np.ndarray) -> Batch:
         """Return the batch of the structures at these places, (S,)."""
-        samples = [self._cache.get(int(i)) for i in places]
+        samples = [self.sample(int(i)) for i in places]
         structures = [s.structure for s in samples]
         pairs = [s.pairs for s in samples]
         graph = build_graph(structures, self.needs, heads=self.heads, dtype=self.dtype, device=self.device, pairs=pairs)

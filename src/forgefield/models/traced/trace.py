@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._sympy.printers import PythonPrinter
 
+from forgefield.kernels.choice import kernels
 from forgefield.models.architecture import AtomTerm
 from forgefield.models.traced.gradient import differentiate, state_of
 from forgefield.models.traced.lowering import NOT_IN_TORCHSCRIPT, drop_detach, lower_sizes
@@ -124,6 +125,7 @@ def make_trace(case: Case, layout: Sizes, sizes: Mapping[str, int]) -> Trace:
         fx_config.patch(backed_size_oblivious=True),
         enable_python_dispatcher(),
         FakeTensorMode(shape_env=environment) as fake,
+        kernels("plain") if purpose.exporting else nullcontext(),  # exported files run without our operators
     ):
         stand_ins = [fake.from_tensor(value, static_shapes=True) for value in state.values()]
         for shape, tensor in zip([*layout.shapes, tuple(inputs.counts.shape)], inputs.tensors(), strict=True):

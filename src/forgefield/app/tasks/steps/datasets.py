@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from forgefield.app.folder import write_json
+from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.outcome import say
 from forgefield.app.tasks.steps.run import Run
 from forgefield.core.elements import symbol
@@ -55,18 +56,29 @@ class HeadFrames(Frames):
 def load_training_data(run: Run) -> TrainingData:
     """Open and split the training data, and check that every trained label is there."""
     with run.record.stage("reading"):
-        data = _with_head(open_training(run.config.data), run.config.train.head_key)
-        needed = trained_quantities(run.config.train)
-        check_labels(data.train, needed)
+        data = checked_training_data(run.config)
         if data.val is None:
             run.say("note: there are no validation data; the best epoch is chosen on the training data")
-        else:
-            check_labels(data.val, needed)
-            check_elements(data.val, data.train.elements())
     n_val = 0 if data.val is None else len(data.val)
     names = " ".join(symbol(z) for z in data.train.elements())
     run.say(f"data: {len(data.train)} structures to train on, {n_val} to validate on; elements: {names}")
     return data
+
+
+def checked_training_data(config: RunConfig) -> TrainingData:
+    """Open and split the training data, and check that every trained label is there."""
+    data = _with_head(open_training(config.data), config.train.head_key)
+    needed = trained_quantities(config.train)
+    check_labels(data.train, needed)
+    if data.val is not None:
+        check_labels(data.val, needed)
+        check_elements(data.val, data.train.elements())
+    return data
+
+
+def open_test(config: RunConfig) -> Dataset | None:
+    """Open the test data, if there are any, as they stand in the file."""
+    return _fill_head(open_part(config.data, "test"), config.train.head_key) if config.data.test else None
 
 
 def note_training_data(run: Run, data: TrainingData) -> None:
@@ -81,10 +93,10 @@ def note_training_data(run: Run, data: TrainingData) -> None:
 
 def load_test_data(run: Run, elements: Sequence[int]) -> Dataset | None:
     """Open the test data, if there are any; frames of one free atom are left out."""
-    if not run.config.data.test:
-        return None
     with run.record.stage("reading"):
-        test = _fill_head(open_part(run.config.data, "test"), run.config.train.head_key)
+        test = open_test(run.config)
+        if test is None:
+            return None
         test = without_free_atoms(test, run.console)
         check_elements(test, elements, "the model")
         check_some_label(test)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Protocol
 
+import torch
+
+from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import fingerprint
 from forgefield.app.tasks.steps.predicting import UNSIZED
 from forgefield.app.tasks.steps.run import Run
@@ -19,6 +23,20 @@ WORDS = {
     "early_stop": "stopped early: the validation loss no longer fell",
     "max_minutes": "stopped by train.max_minutes; `forgefield resume` continues",
 }
+
+
+class Ordered(Protocol):
+    """What was asked for, and where it is computed: a run, or the rehearsal of one."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        ...
 
 
 def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: bool = False) -> FitResult:
@@ -49,7 +67,7 @@ def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: boo
     return result
 
 
-def training_loader(run: Run, potential: Potential, dataset: Dataset) -> Loader:
+def training_loader(run: Ordered, potential: Potential, dataset: Dataset) -> Loader:
     """Return the batches that are trained on."""
     train = run.config.train
     return make_loader(
@@ -66,7 +84,7 @@ def training_loader(run: Run, potential: Potential, dataset: Dataset) -> Loader:
     )
 
 
-def checking_loader(run: Run, potential: Potential, dataset: Dataset) -> Loader:
+def checking_loader(run: Ordered, potential: Potential, dataset: Dataset) -> Loader:
     """Return the batches of a set to evaluate, in its order."""
     return make_loader(
         dataset,

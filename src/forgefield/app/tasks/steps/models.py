@@ -15,6 +15,7 @@ from forgefield.core.disk import write_atomic
 from forgefield.core.elements import symbol
 from forgefield.core.errors import ConfigError, DataError, ModelError
 from forgefield.core.settings import Settings
+from forgefield.data.dataset import Dataset
 from forgefield.data.parts import TrainingData, reference_setting
 from forgefield.data.reference import E0
 from forgefield.data.settings import DataSettings
@@ -43,13 +44,24 @@ def measure_data(run: Run, data: TrainingData, cutoff: float, e0: E0, heads: lis
 
 def build_new(run: Run, data: TrainingData) -> Potential:
     """Measure the training data and build a potential with random weights for it."""
-    config, given = run.config, run.config.model_json
-    backend, settings = _architecture(config)
-    heads = list(given.heads) if given else heads_of(data.train)
+    cutoff, e0, heads = to_measure(run.config, data.train)
+    statistics = measure_data(run, data, cutoff, e0, heads)
+    return note_model(run, assemble(run.config, heads, statistics, run.dtype))
+
+
+def to_measure(config: RunConfig, train: Dataset) -> tuple[float, E0, list[str]]:
+    """Return what `measure` needs to know of a new model: its cutoff, Å, its reference energies and heads."""
+    given = config.model_json
     e0: E0 = reference_setting(config.data)
     if given and given.reference_energies:
         e0 = {h: {symbol(z): e for z, e in row.items()} for h, row in given.reference_energies.items()}
-    statistics = measure_data(run, data, cutoff_of(backend, settings), e0, heads)
+    return cutoff_of(*_architecture(config)), e0, list(given.heads) if given else heads_of(train)
+
+
+def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype: torch.dtype) -> Potential:
+    """Build the potential with random weights that training begins with, from what was measured."""
+    given = config.model_json
+    backend, settings = _architecture(config)
     scale = [_scale(statistics, head) for head in heads]
     shift = [statistics.by_head[head]["energy_mean_per_atom"] or 0.0 for head in heads]
     energies, elements, neighbours = statistics.reference_energies, statistics.elements, statistics.avg_num_neighbors
@@ -59,7 +71,7 @@ def build_new(run: Run, data: TrainingData) -> Potential:
         neighbours = given.avg_num_neighbors or neighbours
         scale = list(given.scale) if given.scale else scale
         shift = list(given.shift) if given.shift else [0.0] * len(heads)
-    potential = build_potential(
+    return build_potential(
         backend,
         settings,
         elements=elements,
@@ -68,10 +80,9 @@ def build_new(run: Run, data: TrainingData) -> Potential:
         avg_num_neighbors=neighbours,
         scale=scale,
         shift=shift,
-        dtype=run.dtype,
+        dtype=dtype,
         seed=config.train.seed,
     )
-    return note_model(run, potential)
 
 
 def cutoff_of(backend: str, settings: Settings) -> float:
