@@ -147,6 +147,11 @@ class DataSettings(Settings):
         return check_unit(info.field_name.removesuffix("_unit"), value)
 
     @property
+    def unmeasured_batch(self) -> int:
+        """Structures per batch where nothing is measured: `batch_size`, or 32 with auto."""
+        return 32 if self.batch_size == "auto" else self.batch_size
+
+    @property
     def keys(self) -> LabelKeys:
         """The names of the labels."""
         return LabelKeys(energy=self.energy_key, forces=self.forces_key, stress=self.stress_key, head=self.head_key)

@@ -72,7 +72,7 @@ def peak_of(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, see
     epochs, steps = config.train.epochs, [step for step in rehearsal.steps if step.kind != "probe"]
     early = [step for step in steps if step.kind != "typical"]
     training = grown(early[-1].peak, len(early), steps[-1].peak, len(steps), epochs * sum(map(len, plan.epochs[:1])))
-    per_pass = -(-len(sets.val.atoms) // config.data.batch_size)
+    per_pass = -(-len(sets.val.atoms) // config.data.unmeasured_batch)
     checking = seen.checking
     evaluating = grown(checking.first_peak, 1, seen.peak, checking.batches, round(per_pass * epochs))
     peak = max(training, evaluating, judged)

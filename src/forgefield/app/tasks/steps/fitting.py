@@ -10,7 +10,6 @@ import torch
 
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import fingerprint
-from forgefield.app.tasks.steps.predicting import UNSIZED
 from forgefield.app.tasks.steps.run import Run
 from forgefield.data.dataset import Dataset
 from forgefield.data.loader import Loader, make_loader
@@ -89,7 +88,7 @@ def checking_loader(run: Ordered, potential: Potential, dataset: Dataset) -> Loa
     return make_loader(
         dataset,
         potential.needs,
-        batch_size=UNSIZED if run.config.data.batch_size == "auto" else run.config.data.batch_size,
+        batch_size=run.config.data.unmeasured_batch,
         heads=potential.heads,
         dtype=potential.dtype,
         device=run.device,

@@ -12,9 +12,6 @@ from forgefield.data.dataset import Dataset
 from forgefield.data.loader import make_loader
 from forgefield.train.evaluate import Evaluation, evaluate
 
-UNSIZED = 32
-"""Structures per batch where `data.batch_size` is auto and nothing is measured."""
-
 
 def predict_all(config: RunConfig, question: Question, dataset: Dataset, console: Console) -> Evaluation:
     """Predict a data set, with a progress bar on a terminal, and say what was done differently than asked.
@@ -26,7 +23,7 @@ def predict_all(config: RunConfig, question: Question, dataset: Dataset, console
     loader = make_loader(
         dataset,
         potential.needs,
-        batch_size=UNSIZED if size == "auto" else size,
+        batch_size=config.data.unmeasured_batch,
         heads=potential.heads,
         dtype=potential.dtype,
         device=question.device,
