@@ -21,6 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+UNDISTURBED = 0.9  # share of the cores that dry run and run must both have had, with one thread
 TABLE = "{:<10} {:<24} {:>10} {:>10} {:>9}  {}"
 
 
@@ -88,6 +89,7 @@ def compare(config: Path, changes: dict[str, object], run_dir: Path) -> dict[str
     return {
         "figures": {k: {"forecast": a, "came": b, "error": a / b - 1} for k, (a, b) in figures.items()},
         "cpu_share": {"dry run": share, "run": came_share},
+        "undisturbed": min(share, came_share) >= UNDISTURBED,
         "dry_run_seconds": dry_wall,
         "updates": history[-1]["update"],
         "batches": forecast["batches"],
@@ -112,20 +114,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with mlearn_Si and bo2_oxides_multixc")
     parser.add_argument("--only", nargs="*", default=None, help="cases to carry out")
-    parser.add_argument("--rounds", type=int, default=1, help="times that each case is carried out")
+    parser.add_argument("--tries", type=int, default=1, help="attempts at a case until nothing disturbs it")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "forecast.json")
     options = parser.parse_args()
-    report: dict[str, Any] = {"python": platform.python_version(), "load_before": os.getloadavg(), "cases": {}}
+    report: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {"cases": {}}
+    report |= {"python": platform.python_version(), "undisturbed": UNDISTURBED}
     print(TABLE.format("case", "figure", "forecast", "came", "error", "wanted"))
     for name, (config, changes) in cases(options.data.resolve()).items():
         if options.only and name not in options.only:
             continue
-        report["cases"][name] = []
-        for _ in range(options.rounds):
+        attempts = report["cases"][name] = []
+        while len(attempts) < options.tries and not any(found["undisturbed"] for found in attempts):
             with tempfile.TemporaryDirectory() as folder:
                 found = compare(config, changes, Path(folder) / "run")
-            report["cases"][name].append(found)
+            attempts.append(found)
             show(name, found["figures"], {"peak": 0.2, "update": 0.25, "run": 0.25})
+            if not found["undisturbed"]:
+                shares = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in found["cpu_share"].items())
+                print(f"{name}: disturbed by other programs, share of the cores: {shares}", flush=True)
             options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
