@@ -45,7 +45,8 @@ def main() -> None:
     graph = build_graph(structures, potential.needs, heads=potential.heads, dtype=dtype)
     labels = join_labels(structures, dtype)
     losses = build_loss(TrainSettings(energy_weight=ENERGY_WEIGHT, force_weight=FORCE_WEIGHT))
-    optimizer = torch.optim.Adam(potential.parameters(), lr=LEARNING_RATE, amsgrad=True)
+    # fused, as forgefield.train.optimizers makes it
+    optimizer = torch.optim.Adam(potential.parameters(), lr=LEARNING_RATE, amsgrad=True, fused=True)
 
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -28,7 +28,7 @@ def build_adam(groups: Sequence[dict[str, Any]], settings: AdamSettings) -> torc
         Kingma and Ba, ICLR 2015; Reddi, Kale and Kumar, ICLR 2018 (AMSGrad).
     """
     return torch.optim.Adam(
-        list(groups), lr=settings.lr, betas=settings.betas, eps=settings.eps, amsgrad=settings.amsgrad
+        list(groups), lr=settings.lr, betas=settings.betas, eps=settings.eps, amsgrad=settings.amsgrad, fused=True
     )
 
 

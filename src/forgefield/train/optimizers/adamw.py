@@ -28,7 +28,7 @@ def build_adamw(groups: Sequence[dict[str, Any]], settings: AdamwSettings) -> to
         Loshchilov and Hutter, ICLR 2019.
     """
     return torch.optim.AdamW(
-        list(groups), lr=settings.lr, betas=settings.betas, eps=settings.eps, amsgrad=settings.amsgrad
+        list(groups), lr=settings.lr, betas=settings.betas, eps=settings.eps, amsgrad=settings.amsgrad, fused=True
     )
 
 
