@@ -199,6 +199,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--dtypes", nargs="+", choices=list(TOLERANCE), default=list(TOLERANCE))
     parser.add_argument("--allocator", choices=("default", "tcmalloc", "users"), default="default", help="see README")
+    parser.add_argument("--hidden", default=MODEL["hidden"], help="features of an atom")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
     parser.add_argument("--quick", action="store_true", help="a smoke test: two rounds of one step")
@@ -214,6 +215,7 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_options()
+    os.environ["BENCHMARK_HIDDEN"] = MODEL["hidden"] = options.hidden  # the workers read it too
     machine = describe_machine(options)
     print(f"{machine['cpu']}, {options.threads} threads, allocator {machine['allocator']}", flush=True)
     if machine["load_before"] > 0.5:

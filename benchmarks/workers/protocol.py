@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 MODEL = {
-    "hidden": "64x0e + 64x1o",
+    "hidden": os.environ.get("BENCHMARK_HIDDEN", "64x0e + 64x1o"),
     "r_max": 5.0,
     "max_ell": 3,
     "correlation": 3,

@@ -168,7 +168,7 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor, Tensor> edge_product_second(
     if (need_harmonics)
       edge_second<T, 2, true>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
     else
-      edge_second<T, 2, false>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
+      edge_second<T, 4, false>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
   });
   return {g_g, g_w, over_threads(g_h, need_features), g_y};
 }
