@@ -29,12 +29,13 @@ def load() -> Loaded:
     try:
         import triton
 
+        from forgefield.kernels import operators  # noqa: F401  (defines what is registered below)
         from forgefield.kernels.triton import contraction, edge_product, gated
     except (ImportError, RuntimeError) as error:
         return _absent(f"Triton cannot be loaded: {str(error).strip().splitlines()[0]}")
     for module in (edge_product, contraction, gated):
         for function in module.OPERATORS:
-            torch.library.impl(f"forgefield::{function.__name__}", "CUDA", function)
+            torch.library.impl(f"forgefield::{function.__name__}", "cuda", function)
     return Loaded(True, f"Triton {triton.__version__}")
 
 
