@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from forgefield.kernels.library import load
+from forgefield.kernels.triton.load import load as load_triton
 
 Kernels = Literal["auto", "plain"]
 _chosen: Kernels = "auto"
@@ -28,13 +29,17 @@ def kernels(choice: Kernels) -> Iterator[None]:
 
 def compiled(x: Tensor) -> bool:
     """Whether compiled operators take this tensor; never while a model is traced for export."""
-    if _chosen == "plain" or x.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if _chosen == "plain" or torch.jit.is_tracing() or torch.compiler.is_exporting():
         return False
-    return load().path is not None
+    if x.device.type == "cuda":
+        return load_triton().ready
+    return x.device.type == "cpu" and load().path is not None
 
 
 def describe(device: torch.device) -> str:
     """Return what runs on a device, in words for records and reports."""
     if _chosen == "plain":
         return "plain PyTorch (kernels: plain)"
+    if device.type == "cuda":
+        return load_triton().words
     return load().words if device.type == "cpu" else "plain PyTorch"

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from forgefield.core.errors import ModelError
+
 
 class Path(NamedTuple):
     """One coupling: degree of the sender's feature, of the harmonic, and of the message."""
@@ -40,6 +42,22 @@ def feature_offsets(feature_degrees: Sequence[int]) -> dict[int, int]:
     return {l: int(s) for l, s in zip(feature_degrees, starts, strict=False)}
 
 
+Coupling = Callable[[int, int, int], np.ndarray]
+_couplings: dict[tuple[tuple[int, ...], int], Coupling] = {}
+
+
+def coupling_of(feature_degrees: Sequence[int], max_degree: int) -> Coupling:
+    """Return the coupling tensors that `edge_plan` was given for these degrees.
+
+    Raises:
+        ModelError: there is no such plan in this process.
+    """
+    key = (tuple(feature_degrees), max_degree)
+    if key not in _couplings:
+        raise ModelError(f"no edge plan for the degrees {key[0]} up to {max_degree}", fix="call edge_plan first")
+    return _couplings[key]
+
+
 class _Sparse:
     """Rows of (column, value), turned into one start list and two flat lists."""
 
@@ -52,9 +70,7 @@ class _Sparse:
         return starts, [column for column, _ in entries], [value for _, value in entries]
 
 
-def edge_plan(
-    feature_degrees: Sequence[int], max_degree: int, coupling: Callable[[int, int, int], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def edge_plan(feature_degrees: Sequence[int], max_degree: int, coupling: Coupling) -> tuple[np.ndarray, np.ndarray]:
     """Write down an edge product for the kernels.
 
     Args:
@@ -67,7 +83,12 @@ def edge_plan(
             first row, harmonic's degree, weight, first outer row) by harmonic degree; degree and offset of each message
             row; the coupling and its transpose as start and column lists.
         values: float64, of the coupling, then of its transpose.
+
+    Raises:
+        ModelError: another coupling function was used for these degrees before.
     """
+    if _couplings.setdefault((tuple(feature_degrees), max_degree), coupling) is not coupling:
+        raise ModelError("two couplings for one set of degrees", fix="use one coupling function in a process")
     paths = coupling_paths(feature_degrees, max_degree)
     first_row = feature_offsets(feature_degrees)
     rows = _message_rows(paths, max_degree)

@@ -51,3 +51,18 @@ def polynomial_plan(
         nodes += [len(p), p[-1] if p else 0, first, len(groups) // 3]
     head = [n_variables, n_outputs, len(prefixes), len(groups) // 3, len(last)]
     return np.array([*head, *nodes, *groups, *last], dtype=np.int32), order
+
+
+def read_plan(plan: np.ndarray) -> tuple[int, int, list[tuple[int, Monomial]]]:
+    """Inverse of `polynomial_plan`: numbers of variables and outputs, (output, monomial) of each term in its order."""
+    n_variables, n_outputs, n_prefixes, n_groups, n_terms = (int(x) for x in plan[:5])
+    nodes = plan[5 : 5 + 4 * n_prefixes].reshape(-1, 4).tolist()
+    groups = plan[5 + 4 * n_prefixes :][: 3 * n_groups].reshape(-1, 3).tolist()
+    last = plan[5 + 4 * n_prefixes + 3 * n_groups :].tolist()
+    terms: list[tuple[int, Monomial]] = [(0, ())] * n_terms
+    prefix: Monomial = ()
+    for depth, variable, first, end in nodes:
+        prefix = (*prefix[: depth - 1], variable) if depth else ()
+        for output, start, stop in groups[first:end]:
+            terms[start:stop] = [(output, (*prefix, i)) for i in last[start:stop]]
+    return n_variables, n_outputs, terms

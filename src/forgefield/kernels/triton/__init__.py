@@ -1,0 +1,1 @@
+"""The operators for CUDA devices, written in Triton. Loaded by `load`, never imported without Triton."""

@@ -1,0 +1,8 @@
+"""Without a GPU, Triton's kernels run in its interpreter. It must be chosen before anything imports Triton."""
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
