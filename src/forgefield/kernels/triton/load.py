@@ -20,9 +20,12 @@ class Loaded(NamedTuple):
 
 @cache
 def load() -> Loaded:
-    """Register the operators for CUDA tensors. Never raises: without Triton plain PyTorch runs and is told."""
+    """Register the operators for CUDA tensors if asked to. Never raises: else plain PyTorch runs and is told."""
     if os.environ.get("FORGEFIELD_KERNELS") == "plain":
         return Loaded(False, "plain PyTorch (FORGEFIELD_KERNELS=plain)")
+    if os.environ.get("FORGEFIELD_TRITON") != "1":
+        # Until `pytest -m gpu tests/kernels` has passed on a device, nobody gets these kernels unasked.
+        return Loaded(False, "plain PyTorch (the Triton kernels are unproven: FORGEFIELD_TRITON=1 asks for them)")
     found = importlib.util.find_spec("triton")
     if found is None or found.origin is None:
         return _absent("Triton is not installed")
