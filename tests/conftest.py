@@ -1,4 +1,7 @@
-"""Triton's kernels are tested wherever Triton is. Without a GPU, Triton's kernels run in its interpreter. It must be chosen before anything imports Triton."""
+"""Triton's kernels are tested wherever Triton is, without a GPU in its interpreter.
+
+Both must be chosen before anything imports Triton.
+"""
 
 import os
 
