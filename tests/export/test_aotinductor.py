@@ -154,7 +154,8 @@ data = np.load(sys.argv[2])
 model = aoti_load_package(sys.argv[1])
 about = json.loads(model.get_metadata()["forgefield.json"])
 for k in range(int(data["count"])):
-    out = model(*(torch.from_numpy(data[f"{n}{k}"]) for n in sys.argv[3].split()))
+    inputs = (torch.from_numpy(data[f"{n}{k}"]) for n in sys.argv[3].split())
+    out = model(*(t.clone(memory_format=torch.contiguous_format) for t in inputs))
     for name, value in zip("energy forces stress atom_energies".split(), out):
         assert abs(value.double().numpy() - data[f"{name}{k}"]).max() < float(sys.argv[4]), (k, name)
 assert not any(n.startswith("forgefield.") for n in sys.modules)
@@ -207,6 +208,8 @@ def test_metadata_and_nan_in_the_package(make_potential, sample, tmp_path, make_
     assert about["inputs"].replace(",", " ").split()[0] == INPUTS[0]
     right = pack(batch(make_atoms, as_structure, ["silicon", "ethanol"], [None]), 4.0, ["default"])
     assert all(bool(torch.isfinite(t).all()) for t in model(*right))
+    lone = pack(batch(make_atoms, as_structure, ["lone"], [None]), 4.0, ["default"])
+    assert all(bool(torch.isfinite(t).all()) for t in model(*lone))
     with pytest.raises(RuntimeError):
         model(right[0].float(), *right[1:])
     with pytest.raises(RuntimeError):

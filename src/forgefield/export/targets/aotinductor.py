@@ -147,7 +147,9 @@ def pack(
         "shifts": np.concatenate([shift for _, shift in edges]),
         "slots": np.arange(np.bincount(index[1], minlength=1).max()),
     }
-    return tuple(torch.from_numpy(np.array(arrays[name])).to(device) for name in INPUTS)
+    # Empty arrays come from numpy with strides of 0, which the file refuses; the clone has those it asks for.
+    tensors = (torch.from_numpy(arrays[name]).clone(memory_format=torch.contiguous_format) for name in INPUTS)
+    return tuple(t.to(device) for t in tensors)
 
 
 def require_compiler(path: Path) -> None:
