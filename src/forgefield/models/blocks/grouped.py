@@ -1,7 +1,8 @@
 """Matrix products with one matrix per element, on atoms sorted by element.
 
 Each function takes `counts`, atoms per element on the CPU, and loops over the elements that are there. Under
-`torch.jit.trace` the scripted twins run, so that an exported file keeps the loop.
+`torch.jit.trace` the scripted twins run, so that an exported file keeps the loop; under `torch.compile` the operators
+of `grouped_operators.py`, into which it does not look.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from functools import cache
 
 import torch
 from torch import Tensor
+
+from forgefield.models.blocks.grouped_operators import contract_operator, linear_operator
 
 
 def _linear(x: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
@@ -65,6 +68,8 @@ def linear_by_element(x: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
     Returns:
         (N, ..., D).
     """
+    if torch.compiler.is_compiling():
+        return linear_operator(x, weights, counts)
     function = _scripted("linear") if torch.jit.is_tracing() else _linear
     return function(x, weights, counts)
 
@@ -81,5 +86,7 @@ def contract_by_element(weights: Tensor, tables: list[Tensor], monomials: Tensor
     Returns:
         (C, all rows, N).
     """
+    if torch.compiler.is_compiling():
+        return contract_operator(weights, tables, monomials, counts)
     function = _scripted("contract") if torch.jit.is_tracing() else _contract
     return function(weights, tables, monomials, counts)
