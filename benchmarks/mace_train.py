@@ -136,8 +136,9 @@ def run_case(name: str, dtype: str, options: argparse.Namespace, scratch: Path) 
     ours = [sys.executable, str(HERE / "workers" / "ours.py")]
     ours_environment = worker_environment(options.allocator, options.threads, ours=True)
     ours_environment |= {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    compiling = "compile" if options.compile else "eager"
     sides = {
-        "ours": Side([*ours, str(case), dtype, str(bundle), str(options.threads)], ours_environment),
+        "ours": Side([*ours, str(case), dtype, str(bundle), str(options.threads), compiling], ours_environment),
         "mace-torch": Side([*theirs, "run", str(case), dtype, str(model), str(options.threads)], environment),
     }
     error = compare_predictions(sides, dtype)
@@ -152,6 +153,10 @@ def run_case(name: str, dtype: str, options: argparse.Namespace, scratch: Path) 
         for key in ("n_parameters", "n_pairs", "versions", "allocator")
     }
     head = {"case": name, "dtype": dtype, "n_structures": n_structures, "force_difference": error}
+    if compiled := sides["ours"].about["compiled"]:
+        text = f"compiled in {compiled['seconds']:.0f} s, within {compiled['largest_deviation']:.0e} of eager"
+        print(f"{name} {dtype}: {text}", flush=True)
+        head["compiled"] = compiled
     return head | of_sides | {"results": result}
 
 
@@ -188,6 +193,7 @@ def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
         "commit": commit + (" with changes" if changed else ""),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "quick": options.quick,
+        "compile": options.compile,
     }
 
 
@@ -202,9 +208,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--hidden", default=MODEL["hidden"], help="features of an atom")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
+    parser.add_argument("--compile", action="store_true", help="train ours through torch.compile")
     parser.add_argument("--quick", action="store_true", help="a smoke test: two rounds of one step")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "mace_train.json")
+    parser.add_argument("--json", type=Path, help="default: results/mace_train.json, with --compile ..._compiled.json")
     options = parser.parse_args()
+    options.json = options.json or HERE / "results" / f"mace_train{'_compiled' if options.compile else ''}.json"
     if not options.backend_python.exists():
         parser.error(
             f"no interpreter at {options.backend_python}; make one with "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from protocol import CLIP, ENERGY_WEIGHT, FORCE_WEIGHT, LEARNING_RATE, Channel, load_case, serve
 
@@ -15,6 +16,7 @@ from forgefield.core.structure import Structure  # noqa: E402
 from forgefield.data.labels import join_labels  # noqa: E402
 from forgefield.graph.build import build_graph  # noqa: E402
 from forgefield.models.bundle import load_bundle  # noqa: E402
+from forgefield.train.compiled import CompiledPotential  # noqa: E402
 from forgefield.train.loss import build_loss  # noqa: E402
 from forgefield.train.settings import TrainSettings  # noqa: E402
 
@@ -36,7 +38,7 @@ def structures_of(case: dict) -> list[Structure]:
 
 
 def main() -> None:
-    case_path, dtype_name, bundle, threads = sys.argv[1:]
+    case_path, dtype_name, bundle, threads, compiling = sys.argv[1:]
     allocator.tune()
     torch.set_num_threads(int(threads))
     dtype = getattr(torch, dtype_name)
@@ -48,9 +50,20 @@ def main() -> None:
     # fused, as forgefield.train.optimizers makes it
     optimizer = torch.optim.Adam(potential.parameters(), lr=LEARNING_RATE, amsgrad=True, fused=True)
 
+    forward, compiled = potential, None
+    start = time.perf_counter()
+    if compiling == "compile":
+        more = [*structures, structures[0]]
+        larger = build_graph(more, potential.needs, heads=potential.heads, dtype=dtype)
+        forward = compiled = CompiledPotential(potential, lambda text: print(text, file=sys.stderr))
+        compiled.prepare([graph, larger])
+        if compiled.off is not None:
+            raise SystemExit(f"the compiled model is not used: {compiled.off}")
+    compile_seconds = time.perf_counter() - start
+
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)
-        losses(potential(graph), labels).total.backward()
+        losses(forward(graph), labels).total.backward()
         torch.nn.utils.clip_grad_norm_(potential.parameters(), CLIP)
         optimizer.step()
 
@@ -67,6 +80,14 @@ def main() -> None:
         "n_pairs": int(graph.pair_first.shape[0]),
         "versions": {"torch": torch.__version__},
         "allocator": allocator.in_use(),
+        "compiled": None
+        if compiled is None
+        else {
+            "seconds": compile_seconds,
+            "graphs": compiled.graphs,
+            "largest_deviation": compiled.worst.relative,
+            "of": compiled.worst.what,
+        },
     }
     serve(CHANNEL, {"train": train, "infer": infer}, predict, about)
 

@@ -111,8 +111,19 @@ class Potential(nn.Module):
 
     def forward(self, graph: Graph) -> Outputs:
         """Predict energy, forces and stress of a batch."""
+        return self.predict(graph, *self.count_elements(graph))
+
+    def count_elements(self, graph: Graph) -> tuple[Tensor, Tensor]:
+        """Index of each atom's element, (N,), and atoms of each element, (Z,), on the CPU: all that looks at values.
+
+        Raises:
+            ModelError: the model does not know an element.
+        """
         species = self._species(graph)
-        counts = torch.zeros_like(self.numbers).index_add(0, species, torch.ones_like(species)).cpu()
+        return species, torch.zeros_like(self.numbers).index_add(0, species, torch.ones_like(species)).cpu()
+
+    def predict(self, graph: Graph, species: Tensor, counts: Tensor) -> Outputs:
+        """Predict from what `count_elements` gave: tensor operations alone, fit to be compiled as a whole."""
         vectors = graph.pair_vectors()
         head = graph.head.index_select(0, graph.structure)
         term = self.architecture(graph, vectors, species, counts)

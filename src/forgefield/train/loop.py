@@ -39,6 +39,7 @@ class FitResult:
         reason: why it ended: epochs, early_stop or max_minutes.
         history: path of history.jsonl.
         epochs_here: epochs completed by this call.
+        compilation: what was decided about compiling, and why, in sentences.
     """
 
     best_epoch: int
@@ -48,6 +49,7 @@ class FitResult:
     reason: str
     history: Path
     epochs_here: int
+    compilation: tuple[str, ...] = ()
 
 
 def fit(
@@ -72,7 +74,8 @@ def fit(
         train_loader: batches on `device`; their order depends on seed and epoch alone.
         val_loader: validation batches on `device`.
         settings: the `train` block.
-        folder: run folder; gets `checkpoints/{best,last}`, `history.jsonl`, `history.csv`, `tensorboard/`.
+        folder: run folder; gets `checkpoints/{best,last}`, `history.jsonl`, `history.csv`, `events.jsonl`,
+            `tensorboard/`.
         device: where to train.
         resume: continue from `checkpoints/last` exactly as if the fit had never stopped.
         config_fingerprint: of the model and all else that must not change when resuming.
@@ -115,6 +118,7 @@ def fit(
         reason=reason,
         history=recorder.history,
         epochs_here=state.progress.epoch - epochs_before,
+        compilation=tuple(cycles.compilation.sentences),
     )
 
 

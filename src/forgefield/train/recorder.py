@@ -35,7 +35,8 @@ class Recorder:
 
     `history.jsonl` and `history.csv` get one row per validation, with the same columns. Errors are in eV per atom, eV/Å
     and eV/Å^3; `seconds` are those of the cycle, `structures_per_second` leaves validation out. Rows later than
-    `update`, left by an attempt that ended before its checkpoint, are taken out first.
+    `update`, left by an attempt that ended before its checkpoint, are taken out first. `events.jsonl` keeps what was
+    decided on the way or done differently than asked.
 
     Args:
         folder: run folder.
@@ -49,6 +50,7 @@ class Recorder:
         self, folder: Path, console: Console, settings: TrainSettings, *, update: int, total_updates: int
     ) -> None:
         self.history, self.table = folder / "history.jsonl", folder / "history.csv"
+        self.events, self.done = folder / "events.jsonl", update
         self.total_updates = total_updates
         self.epochs = settings.epochs
         shown = console.is_terminal if settings.progress_bar == "auto" else settings.progress_bar
@@ -78,8 +80,15 @@ class Recorder:
         """Show a line that must not be missed."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def event(self, text: str) -> None:
+        """Show a line that must not be missed, and keep it in `events.jsonl`."""
+        self.note(text)
+        with disk_errors(self.events):
+            _append(self.events, json.dumps({"update": self.done, "event": text}) + "\n")
+
     def update(self, number: int, epoch: int, report: UpdateReport, learning_rate: float) -> None:
         """Show one update: the bar always, a line every `log_every` updates."""
+        self.done = number
         if report.skipped:
             self.note(f"update {number}: left out, its float16 gradient overflowed")
         if self.bar is not None and self.task is not None:

@@ -21,6 +21,7 @@ RESUME_MAY_CHANGE = frozenset(
     {
         "epochs",
         "max_minutes",
+        "compile",
         "early_stop_factor",
         "num_workers",
         "save_every",
@@ -129,6 +130,12 @@ class TrainSettings(Settings):
         description="Products of float32 matrices while fitting: float32 (strict), tf32 (newer NVIDIA GPUs) or bf16 "
         "(processors with AMX), faster and less exact; where the machine cannot do it, float32, and a line says so.",
     )
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="Train through torch.compile. auto = if a forecast says that it pays within this run, eagerly where"
+        " it fails; true = from the first update on, an error where it fails; false = never. What is compiled is first"
+        " compared with the eager model, every gradient included; kept between runs in TORCHINDUCTOR_CACHE_DIR.",
+    )
     accum_steps: int = Field(1, ge=1, description="Batches per update; the update is that of one joined batch.")
     drop_last: bool = Field(
         False,
@@ -178,6 +185,13 @@ class TrainSettings(Settings):
         if isinstance(data, dict) and data.get("cycle_steps") and "drop_last" not in data:
             return {**data, "drop_last": True}
         return data
+
+    @field_validator("compile")
+    @classmethod
+    def _not_with_amp(cls, value: bool | str, info: ValidationInfo) -> bool | str:
+        if value is True and info.data.get("amp"):
+            raise ValueError("true cannot be had with amp: true, whose rounding hides a wrong result; drop one of them")
+        return value
 
     @field_validator("log_every", mode="before")
     @classmethod

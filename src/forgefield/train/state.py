@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from forgefield.models.potential import Potential
+from forgefield.graph.graph import Graph
+from forgefield.models.potential import Outputs, Potential
+from forgefield.train.compiled import CompiledPotential
 from forgefield.train.ema import WeightAverage
 from forgefield.train.schedule import Schedule
 
@@ -53,6 +55,7 @@ class Progress:
         cycle_updates: updates in the current cycle.
         seconds: time spent in all, over all restarts, s.
         skipped: updates left out by gradient scaling.
+        compiled: whether the model is being trained compiled; a fit that is continued then is so at once.
         best: the best validation so far.
         running: sums over the current cycle.
     """
@@ -64,6 +67,7 @@ class Progress:
     cycle_updates: int = 0
     seconds: float = 0.0
     skipped: int = 0
+    compiled: bool = False
     best: Best = field(default_factory=Best)
     running: Running = field(default_factory=Running)
 
@@ -98,6 +102,7 @@ class TrainState:
         average: averaged weights, or None.
         scaler: gradient scaling for float16, or None.
         progress: counters, best and running sums.
+        compiled: predicts in the potential's place while training, if it is compiled.
     """
 
     potential: Potential
@@ -106,6 +111,11 @@ class TrainState:
     average: WeightAverage | None
     scaler: torch.amp.GradScaler | None
     progress: Progress = field(default_factory=Progress)
+    compiled: CompiledPotential | None = None
+
+    def predict(self, graph: Graph) -> Outputs:
+        """Predict a training batch, compiled if that is on."""
+        return self.potential(graph) if self.compiled is None else self.compiled(graph)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the potential holds the weights that are validated and handed out."""

@@ -90,7 +90,7 @@ def _backward(state: TrainState, batch: Batch, losses: WeightedLoss, counts: dic
     """Add the gradient of one batch's share of the loss; returns its sums."""
     device = batch.graph.positions.device
     with autocast(device, state.scaler is not None):
-        outputs = state.potential(batch.graph)
+        outputs = state.predict(batch.graph)
     sums = losses.sums(outputs, batch.labels)
     loss = losses.combine(sums, counts).total
     (state.scaler.scale(loss) if state.scaler is not None else loss).backward()

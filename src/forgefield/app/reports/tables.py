@@ -188,6 +188,7 @@ def training_facts(contents: Contents) -> str:
         ("loss", loss_text(train)),
         ("ended", escape(f"{fit.get('reason', '')}, after epoch {fit.get('epochs_done')}")),
     ]
+    rows += [("compilation", escape(sentence)) for sentence in fit.get("compilation") or ()]
     start = contents.record.get("start")
     if start:
         rows.append(("started from", f"weights with sha256 <code>{escape(start['weights_sha256'])}</code>"))

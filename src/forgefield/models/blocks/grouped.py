@@ -2,7 +2,8 @@
 
 Each function takes `counts`, atoms per element on the CPU, and loops over the elements that are there. Under
 `torch.jit.trace` the scripted twins run, so that an exported file keeps the loop; under `torch.export` the loop is
-unrolled over all elements the model knows, with group sizes that stay unknown until the file is run.
+unrolled over all elements the model knows, with group sizes that stay unknown until the file is run; under
+`torch.compile` the operators of `grouped_operators.py`, into which it does not look.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from functools import cache
 
 import torch
 from torch import Tensor
+
+from forgefield.models.blocks.grouped_operators import contract_operator, linear_operator
 
 
 def _linear(x: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
@@ -101,6 +104,8 @@ def linear_by_element(x: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
     """
     if torch.compiler.is_exporting():
         return _linear_exported(x, weights, counts)
+    if torch.compiler.is_compiling():
+        return linear_operator(x, weights, counts)
     function = _scripted("linear") if torch.jit.is_tracing() else _linear
     return function(x, weights, counts)
 
@@ -119,5 +124,7 @@ def contract_by_element(weights: Tensor, tables: list[Tensor], monomials: Tensor
     """
     if torch.compiler.is_exporting():
         return _contract_exported(weights, tables, monomials, counts)
+    if torch.compiler.is_compiling():
+        return contract_operator(weights, tables, monomials, counts)
     function = _scripted("contract") if torch.jit.is_tracing() else _contract
     return function(weights, tables, monomials, counts)

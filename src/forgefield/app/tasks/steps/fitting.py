@@ -61,6 +61,7 @@ def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: boo
             "epochs_done": result.epochs_done,
             "seconds": result.seconds,
             "reason": WORDS.get(result.reason, result.reason),
+            "compilation": list(result.compilation),
         }
     )
     return result
