@@ -7,8 +7,8 @@ import torch
 
 from forgefield.core.catalog import Catalog
 from forgefield.data.labels import Labels
+from forgefield.train.catalogs import LOSSES
 from forgefield.train.loss import WeightedLoss, build_term
-from forgefield.train.settings import LOSSES
 
 NAMES = Catalog(LOSSES).names()
 ENTRIES = {name: Catalog(LOSSES).entry(name) for name in NAMES}

@@ -17,7 +17,8 @@ from toy import load, make_potential, make_structures, quiet, same, weights
 
 from forgefield.core.errors import DeviceError
 from forgefield.train import compilation, compiled
-from forgefield.train.compiled import MOST_GRAPHS, CompiledPotential, compare
+from forgefield.train.compiled import CompiledPotential, compare
+from forgefield.train.compiler import MOST_GRAPHS
 from forgefield.train.loop import fit
 
 
@@ -27,7 +28,7 @@ def fresh(monkeypatch, tmp_path):
     torch._dynamo.reset()
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)  # megabytes for pytest's log capture
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(compiled, "_inductor", aot_eager)
+    monkeypatch.setattr(compiled, "compile_graph", aot_eager)
     yield
     torch._dynamo.reset()
 
@@ -174,8 +175,8 @@ def test_a_compiled_fit_is_the_eager_one_and_resumes_bit_for_bit(tmp_path):
 
 
 def test_what_is_wrong_falls_back_in_sight_or_stops(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiled, "_inductor", perturbed((3, 4), lambda g: -g))
-    monkeypatch.setattr(compilation, "USUAL_SECONDS", -1.0)
+    monkeypatch.setattr(compiled, "compile_graph", perturbed((3, 4), lambda g: -g))
+    monkeypatch.setattr(compilation, "LONG", 1)
     eager, _, _ = trained(tmp_path / "eager", compile=False, epochs=6)
     fallen, result, said = trained(tmp_path / "fallen", compile="auto", epochs=6)
     assert same(weights(eager), weights(fallen))
@@ -190,43 +191,32 @@ def test_a_compiler_that_fails_is_told(tmp_path, monkeypatch):
     def none(module, inputs):
         raise RuntimeError("no C++ compiler found")
 
-    monkeypatch.setattr(compiled, "_inductor", none)
+    monkeypatch.setattr(compiled, "compile_graph", none)
     with pytest.raises(DeviceError, match="no C\\+\\+ compiler found"):
         trained(tmp_path / "refused", compile=True)
 
 
-def judged_faster(self, eager, compiled, judge=compilation.Compilation._judge):
-    """Which is faster on a toy is chance."""
-    judge(self, eager, 0.5 * eager)
-
-
-def test_a_compiled_model_that_is_no_faster_is_dropped(tmp_path, monkeypatch):
-    monkeypatch.setattr(compilation, "USUAL_SECONDS", -1.0)
-    judge = compilation.Compilation._judge
-    monkeypatch.setattr(compilation.Compilation, "_judge", lambda self, eager, _: judge(self, eager, 2 * eager))
-    _, result, _ = trained(tmp_path, compile="auto", epochs=12)
-    assert "training goes on eagerly" in result.compilation[-1]
-    state = json.loads((tmp_path / "checkpoints" / "last" / "state.json").read_text())
-    assert state["progress"]["compiled"] is False
-    _, again, _ = trained(tmp_path, compile="auto", epochs=18, resume=True)
-    assert "compiling pays (forecast" not in " ".join(again.compilation)
-
-
-def test_auto_forecasts_and_keeps_to_its_decision(tmp_path, monkeypatch):
-    _, result, _ = trained(tmp_path / "short", compile="auto", epochs=6)
-    assert any("compiling does not pay" in text for text in result.compilation)
-    monkeypatch.setattr(compilation, "USUAL_SECONDS", -1.0)  # now it pays
-    monkeypatch.setattr(compilation.Compilation, "_judge", judged_faster)
-    _, longer, _ = trained(tmp_path / "long", compile="auto", epochs=12)
-    assert any("compiling pays" in text for text in longer.compilation)
-    assert any("compiled," in text and "eagerly" in text for text in longer.compilation)
-    _, again, _ = trained(tmp_path / "long", compile="auto", epochs=14, resume=True)
-    assert "equal to the eager model" in again.compilation[1]
-    assert not any("forecast" in text for text in again.compilation)
-    _, off, _ = trained(tmp_path / "long", compile=False, epochs=15, resume=True)
+def test_auto_decides_by_the_plan_alone_and_follows_a_changed_one(tmp_path, monkeypatch):
+    _, short, said = trained(tmp_path, compile="auto")
+    assert (short.compilation, "compile" in said) == ((), False)
+    monkeypatch.setattr(compilation, "LONG", 15)  # 3 updates an epoch
+    _, longer, _ = trained(tmp_path, compile="auto", epochs=6, resume=True)
+    assert "equal to the eager model" in longer.compilation[1]
+    assert re.match(r"a pass and its gradient take \d+\.\d ms, \d+\.\d ms eagerly", longer.compilation[2])
+    assert "compiled from here on; the last digits differ" in longer.compilation[3]
+    _, off, _ = trained(tmp_path, compile=False, epochs=7, resume=True)
     assert "eager from here on; the last digits differ" in off.compilation[0]
-    kept = json.loads((tmp_path / "cache" / compilation.KEPT).read_text())
-    assert len(kept) == 1
+    _, limited, _ = trained(tmp_path / "limited", compile="auto", epochs=6, max_minutes=10)
+    assert limited.compilation == ()
+
+
+def test_auto_leaves_models_with_kernels_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilation, "LONG", 1)
+    monkeypatch.setattr("toy.Toy.has_kernels", True)
+    monkeypatch.setattr("forgefield.models.potential.compiled", lambda tensor: True)
+    assert trained(tmp_path / "with", compile="auto")[1].compilation == ()
+    monkeypatch.setattr("forgefield.models.potential.compiled", lambda tensor: False)
+    assert trained(tmp_path / "without", compile="auto")[1].compilation != ()
 
 
 def test_nothing_is_compiled_when_it_is_off(tmp_path):

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from forgefield.core.catalog import Catalog
+from forgefield.train.catalogs import OPTIMIZERS, SCHEDULES
 from forgefield.train.ema import WeightAverage
-from forgefield.train.settings import OPTIMIZERS, SCHEDULES, TrainSettings, plugin_settings
+from forgefield.train.settings import TrainSettings, plugin_settings
 
 
 def build(package, name, first, settings):

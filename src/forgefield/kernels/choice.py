@@ -29,11 +29,18 @@ def kernels(choice: Kernels) -> Iterator[None]:
 
 def compiled(x: Tensor) -> bool:
     """Whether compiled operators take this tensor; never while a model is traced for export."""
-    if _chosen == "plain" or torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return False
-    if x.device.type == "cuda":
+    return _ready(x.device.type, _chosen)
+
+
+@torch.compiler.assume_constant_result  # so that torch.compile need not follow how a library is built and loaded
+def _ready(device: str, choice: Kernels) -> bool:
+    if choice == "plain":
+        return False
+    if device == "cuda":
         return load_triton().ready
-    return x.device.type == "cpu" and load().path is not None
+    return device == "cpu" and load().path is not None
 
 
 def describe(device: torch.device) -> str:

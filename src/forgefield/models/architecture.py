@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -38,9 +38,13 @@ class ArchitectureContext:
 
 
 class Architecture(nn.Module):
-    """Base of all architectures: `needs` and `forward(graph, vectors, species, counts) -> AtomTerm`."""
+    """Base of all architectures: `needs` and `forward(graph, vectors, species, counts) -> AtomTerm`.
+
+    `has_kernels` says that its hot sums are the operators of `forgefield.kernels`, where the machine has them.
+    """
 
     needs: Needs
+    has_kernels: ClassVar[bool] = False
 
     def head_parameters(self) -> list[str]:
         """Names of the parameters that `freeze: head_only` leaves trainable."""

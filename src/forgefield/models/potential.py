@@ -15,6 +15,7 @@ from forgefield.core.settings import Settings
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.graph.segment import sum_by
+from forgefield.kernels.choice import compiled
 from forgefield.models.architecture import Architecture, ArchitectureContext, PhysicsTerm
 
 ARCHITECTURES = Catalog("forgefield.models.architectures")
@@ -92,6 +93,10 @@ class Potential(nn.Module):
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
         return next(self.parameters()).dtype
+
+    def in_kernels(self) -> bool:
+        """Whether the architecture's hot sums run in compiled operators on this machine, as things are chosen now."""
+        return self.architecture.has_kernels and compiled(next(self.parameters()))
 
     def _apply(self, fn, recurse: bool = True):  # noqa: ANN001, ANN202
         """Keep reference energies in float64 whatever the weights are cast to."""

@@ -70,7 +70,8 @@ class Cycles:
         """Train until there is a reason to stop; returns it."""
         if self.settings.amp and self.state.scaler is None:
             recorder.note(f"train.amp is off: float16 autocast is for CUDA devices only, this is {self.device.type}")
-        self.compilation = Compilation(self.state, self.settings, self.train_loader, self._seconds_left, recorder.event)
+        updates = self.settings.epochs * self.updates_per_epoch
+        self.compilation = Compilation(self.state, self.settings, self.train_loader, updates, recorder.event)
         self.compilation.start()
         self.tick = time.monotonic()
         while (reason := self._stop_reason()) is None:
@@ -103,7 +104,6 @@ class Cycles:
     def _update(self, batches: list[Batch], recorder: Recorder) -> None:
         progress = self.state.progress
         rate, epoch = self.state.learning_rate, progress.epoch + 1
-        start = time.perf_counter()
         try:
             report = take_update(self.state, batches, self.losses, max_grad_norm=self.settings.max_grad_norm)
         except NotFiniteError as error:
@@ -112,24 +112,12 @@ class Cycles:
         progress.cycle_updates += 1
         progress.batch += len(batches)
         self.updates_here += 1
-        seconds = time.perf_counter() - start
         self._count(report, rate)
         if progress.batch >= self.usable:
             progress.epoch, progress.batch = progress.epoch + 1, 0
             self._step_schedule("epoch")
         recorder.update(progress.update, epoch, report, rate)
-        before = time.monotonic()
-        self.compilation.took(seconds)
-        self.tick += time.monotonic() - before
-
-    def _seconds_left(self, seconds: float) -> float:
-        """Return how long the updates that are left take, if each takes this long and nothing stops them early."""
-        progress, settings = self.state.progress, self.settings
-        done = progress.epoch * self.updates_per_epoch + math.ceil(progress.batch / settings.accum_steps)
-        left = seconds * (settings.epochs * self.updates_per_epoch - done)
-        if settings.max_minutes is None:
-            return left
-        return min(left, 60.0 * settings.max_minutes - (time.monotonic() - self.started))
+        self.compilation.look()
 
     def _explained(self, error: NotFiniteError, where: str) -> ForgeError:
         """Add to the complaint where the structures stand and what is left of the run."""

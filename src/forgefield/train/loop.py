@@ -14,12 +14,13 @@ from forgefield.core.catalog import Catalog
 from forgefield.core.errors import ConfigError, ModelError
 from forgefield.models.precision import matmul_precision, missing
 from forgefield.train import randomness
+from forgefield.train.catalogs import OPTIMIZERS, SCHEDULES
 from forgefield.train.checkpoint import STATE, Stamp, load_checkpoint, load_weights
 from forgefield.train.cycles import Cycles
 from forgefield.train.ema import WeightAverage
 from forgefield.train.groups import freeze, parameter_groups
 from forgefield.train.recorder import Recorder
-from forgefield.train.settings import OPTIMIZERS, SCHEDULES, TrainSettings, plugin_settings
+from forgefield.train.settings import TrainSettings, plugin_settings
 from forgefield.train.state import TrainState
 
 if TYPE_CHECKING:

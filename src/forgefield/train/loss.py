@@ -11,7 +11,8 @@ from torch import Tensor
 
 from forgefield.core.catalog import Catalog
 from forgefield.core.errors import ConfigError
-from forgefield.train.settings import LOSSES, TrainSettings
+from forgefield.train.catalogs import LOSSES
+from forgefield.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Labels

@@ -34,6 +34,8 @@ class Mace(Architecture):
         Batatia et al., MACE (2022), arXiv 2206.07697.
     """
 
+    has_kernels = True
+
     def __init__(self, settings: MaceSettings, context: ArchitectureContext) -> None:
         super().__init__()
         self.settings, self.needs = settings, Needs(cutoff=settings.r_max)
