@@ -1,6 +1,7 @@
 """The operators: schemas, shapes for compilers, and gradients. Their code comes from `library` (CPU).
 
-All take contiguous or strided tensors, float32 or float64. The third derivative is not there: it raises.
+All take contiguous or strided tensors, float32 or float64. The third derivative is not there: it raises. The linear
+maps have their gradients, of any order, in C++: they are called so often that calls from Python would be felt.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ SCHEMAS = {
     "contraction_second": (
         "(Tensor g, Tensor features, Tensor coefficients, Tensor direction, Tensor set, Tensor plan)"
         " -> (Tensor, Tensor, Tensor)"
+    ),
+    "linear": "(Tensor x, Tensor weights, Tensor counts, int[] blocks, float scale, bool transpose) -> Tensor",
+    "linear_weights": (
+        "(Tensor x, Tensor g, Tensor counts, int[] blocks, float scale, bool transpose, int[] shape) -> Tensor"
     ),
     "gated": "(Tensor x, float gain) -> (Tensor, Tensor, Tensor)",
     "gated_backward": "(Tensor? g_value, Tensor? g_slope, Tensor x, Tensor sigmoid, float gain) -> Tensor",
@@ -92,6 +97,17 @@ def _gated_backward_shape(g_value: Tensor | None, g_slope: Tensor | None, x: Ten
     return x.new_empty(x.shape)
 
 
+def _linear_shape(
+    x: Tensor, weights: Tensor, counts: Tensor, blocks: list[int], scale: float, transpose: bool
+) -> Tensor:
+    columns = weights.shape[-2 if transpose else -1]
+    return x.new_empty((x.shape[0], blocks[0], columns) if x.dim() == 3 else (x.shape[0], columns))
+
+
+def _linear_weights_shape(x: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(rest[-1])
+
+
 for _name, _shapes in {
     "edge_product": _edge_shapes,
     "edge_product_adjoint": _adjoint_shapes,
@@ -99,6 +115,8 @@ for _name, _shapes in {
     "contraction": _contraction_shapes,
     "contraction_adjoint": _contraction_adjoint_shapes,
     "contraction_second": _contraction_second_shapes,
+    "linear": _linear_shape,
+    "linear_weights": _linear_weights_shape,
     "gated": _gated_shapes,
     "gated_backward": _gated_backward_shape,
 }.items():

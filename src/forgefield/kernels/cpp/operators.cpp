@@ -13,6 +13,7 @@
 
 #include "contraction.h"
 #include "edge_product.h"
+#include "linear_operator.h"
 
 namespace {
 using at::Tensor;
@@ -308,4 +309,11 @@ TORCH_LIBRARY_IMPL(forgefield, CPU, m) {
   m.impl("contraction_second", contraction_second);
   m.impl("gated", gated);
   m.impl("gated_backward", gated_backward);
+  m.impl("linear", linear_maps::linear);
+  m.impl("linear_weights", linear_maps::linear_weights);
+}
+
+TORCH_LIBRARY_IMPL(forgefield, Autograd, m) {
+  m.impl("linear", linear_maps::linear_autograd);
+  m.impl("linear_weights", linear_maps::weights_autograd);
 }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from forgefield.kernels.choice import compiled
 from forgefield.kernels.operators import ops
+from forgefield.models.blocks.linear import map_rows
 
 SILU_GAIN = 1.6791767923989418
 """Factor that gives silu of a standard normal variable a second moment of 1 (e3nn's value)."""
@@ -37,21 +38,18 @@ class Network(nn.Module):
         pairs = itertools.pairwise(sizes)
         self.weights = nn.ParameterList([nn.Parameter(torch.randn(i, o)) for i, o in pairs])
 
-    def _scaled(self) -> list[Tensor]:
-        return [w * (1.0 / math.sqrt(w.shape[0])) for w in self.weights]
-
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]]]:
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Evaluate on rows (R, in); returns the output and what `adjoint` needs."""
-        weights, slopes = self._scaled(), []
-        for w in weights[:-1]:
-            x, slope = scaled_silu(x @ w)
+        slopes: list[Tensor] = []
+        for w in self.weights[:-1]:
+            x, slope = scaled_silu(map_rows(x, w, 1.0 / math.sqrt(w.shape[0])))
             slopes.append(slope)
-        return x @ weights[-1], (weights, slopes)
+        last = self.weights[-1]
+        return map_rows(x, last, 1.0 / math.sqrt(last.shape[0])), slopes
 
-    def adjoint(self, g: Tensor, saved: tuple[list[Tensor], list[Tensor]]) -> Tensor:
+    def adjoint(self, g: Tensor, slopes: list[Tensor]) -> Tensor:
         """Gradient by the input from the gradient by the output."""
-        weights, slopes = saved
-        g = g @ weights[-1].T
-        for w, slope in zip(reversed(weights[:-1]), reversed(slopes), strict=True):
-            g = (g * slope) @ w.T
+        for w, slope in zip(reversed(self.weights), [*reversed(slopes), None], strict=True):
+            g = map_rows(g, w, 1.0 / math.sqrt(w.shape[0]), transpose=True)
+            g = g if slope is None else g * slope
         return g

@@ -13,7 +13,7 @@ from forgefield.graph.graph import Graph
 from forgefield.models.architectures.mace.settings import MaceSettings
 from forgefield.models.blocks.contraction import Contraction
 from forgefield.models.blocks.edge_product import EdgeProduct, split_degrees
-from forgefield.models.blocks.grouped import linear_by_element
+from forgefield.models.blocks.linear import map_degrees, map_elements
 from forgefield.models.blocks.network import Network
 
 
@@ -40,14 +40,9 @@ class Saved(NamedTuple):
 
     up: Tensor
     edge: tuple[Tensor, ...] | None  # None: pieces are computed again
-    radial: tuple[list[Tensor], list[Tensor]] | None
+    radial: list[Tensor] | None
     slopes: list[Tensor]
     density: tuple[Tensor, ...]
-
-
-def times(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply the last axis of (N, M, C) by (C, D) as one product, whatever the strides: a batched one is slower."""
-    return (x.reshape(-1, x.shape[2]) @ weight).reshape(-1, x.shape[1], weight.shape[1])
 
 
 def normal(*shape: int) -> nn.Parameter:
@@ -98,26 +93,12 @@ class Layer(nn.Module):
 
     def _by_degree(self, x: Tensor, degrees: list[int], weights: Tensor, transpose: bool = False) -> Tensor:
         """Multiply each degree's rows (N, 2l+1, C) by its matrix, scaled by 1/sqrt(C)."""
-        weights = weights * (1.0 / math.sqrt(self.channels))
-        weights = weights.transpose(1, 2) if transpose else weights
-        parts = split_degrees(x, degrees)
-        if len(parts) == 1:
-            return times(parts[0], weights[0])
-        return torch.cat([times(part, w) for part, w in zip(parts, weights.unbind(0), strict=True)], 1)
+        return map_degrees(x, weights, degrees, 1.0 / math.sqrt(self.channels), transpose)
 
     def _skip(self, x: Tensor, given: list[int], wanted: list[int], counts: Tensor, transpose: bool = False) -> Tensor:
         """Element-dependent map of the degrees it knows; zeros for the other wanted degrees."""
-        weights = self.skip * (1.0 / math.sqrt(self.channels * self.n_elements))
-        weights = weights.transpose(2, 3) if transpose else weights
-        parts = dict(zip(given, split_degrees(x, given), strict=True))
-        out = []
-        for degree in wanted:
-            if degree in self.skip_degrees:
-                w = weights[self.skip_degrees.index(degree)]
-                out.append(linear_by_element(parts[degree], w, counts))
-            else:
-                out.append(x.new_zeros((x.shape[0], 2 * degree + 1, self.channels)))
-        return torch.cat(out, 1) if len(out) > 1 else out[0]
+        scale = 1.0 / math.sqrt(self.channels * self.n_elements)
+        return map_elements(x, self.skip, given, wanted, counts, scale, transpose)
 
     # -- forward ---------------------------------------------------------------------------------------------
 
@@ -145,7 +126,7 @@ class Layer(nn.Module):
             out = out + self._skip(features, self.features_in, self.features_out, near.counts)
         return out, Saved(up, saved_edge, saved_radial, slopes, saved_density)
 
-    def _messages(self, up: Tensor, pieces: list[Piece]) -> tuple[list[Tensor], tuple | None, tuple | None]:
+    def _messages(self, up: Tensor, pieces: list[Piece]) -> tuple[list[Tensor], tuple | None, list | None]:
         """Messages per degree, with what the adjoint needs if there is one piece only."""
         total: list[Tensor] | None = None
         saved_edge = saved_radial = None
@@ -175,18 +156,28 @@ class Layer(nn.Module):
         return torch.cat(bases, 0) if len(bases) > 1 else bases[0], g_up, harmonics
 
     def _mix_messages(self, messages: list[Tensor]) -> Tensor:
-        parts = [times(m, w * (1.0 / math.sqrt(w.shape[0]))) for m, w in zip(messages, self.linear, strict=True)]
-        return torch.cat(parts, 1)
+        found = []
+        for degree, (part, w) in enumerate(zip(messages, self.linear, strict=True)):
+            found.append(map_degrees(part, w.unsqueeze(0), [degree], 1.0 / math.sqrt(w.shape[0])))
+        return torch.cat(found, 1)
+
+    def _mix_adjoint(self, g: Tensor) -> list[Tensor]:
+        """Gradients by the messages of each degree."""
+        found = []
+        parts = split_degrees(g, list(range(len(self.linear))))
+        for degree, (part, w) in enumerate(zip(parts, self.linear, strict=True)):
+            found.append(map_degrees(part, w.unsqueeze(0), [degree], 1.0 / math.sqrt(w.shape[0]), transpose=True))
+        return found
 
     def _norm(self, near: Surroundings, summed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One over the number of neighbours: (), or learned per atom (N, 1, 1)."""
         if self.density is None:
             return 1.0 / self.neighbors.to(summed.dtype), ()
-        raw, saved = self.density(near.basis)
+        raw, _ = self.density(near.basis)
         count = torch.tanh(raw * raw)
         slots = pairs_to_slots(count, near.graph) * filled_slots(near.graph, 2)
         norm = 1.0 / (slots.unflatten(0, near.graph.table_sign.shape).sum(1).unsqueeze(2) + 1.0)
-        return norm, (raw, count, norm, summed, *saved[0])
+        return norm, (raw, count, norm, summed)
 
     # -- adjoint ---------------------------------------------------------------------------------------------
 
@@ -197,9 +188,7 @@ class Layer(nn.Module):
         if not self.has_residual:
             g_sum = self._skip(g_sum, self.skip_degrees, self.skip_degrees, near.counts, transpose=True)
         g_sum, g_basis = self._norm_adjoint(g_sum, saved.density, near)
-        parts = split_degrees(g_sum, list(range(len(self.linear))))
-        g_messages = [times(p, (w * (1.0 / math.sqrt(w.shape[0]))).T) for p, w in zip(parts, self.linear, strict=True)]
-        g_radial, g_up, g_harmonics = self._messages_adjoint(g_messages, saved, near.pieces)
+        g_radial, g_up, g_harmonics = self._messages_adjoint(self._mix_adjoint(g_sum), saved, near.pieces)
         g_basis = g_radial if g_basis is None else g_radial + g_basis
         if g_up is None:
             return None, g_basis, g_harmonics
@@ -211,10 +200,10 @@ class Layer(nn.Module):
     def _norm_adjoint(self, g: Tensor, saved: tuple[Tensor, ...], near: Surroundings) -> tuple[Tensor, Tensor | None]:
         if self.density is None:
             return g * (1.0 / self.neighbors.to(g.dtype)), None
-        raw, count, norm, summed, *weights = saved
+        raw, count, norm, summed = saved
         g_count = -(g * summed).sum((1, 2), keepdim=True) * norm * norm
         slots = g_count.squeeze(2).expand(near.graph.table_sign.shape).reshape(-1, 1)
         g_pair = slots_to_pairs(slots * filled_slots(near.graph, 2), near.graph)
         g_raw = g_pair * (1.0 - count * count) * 2.0 * raw
         assert self.density is not None
-        return g * norm, self.density.adjoint(g_raw, (list(weights), []))
+        return g * norm, self.density.adjoint(g_raw, [])

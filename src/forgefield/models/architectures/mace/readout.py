@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from forgefield.models.blocks.linear import map_rows
 from forgefield.models.blocks.network import scaled_silu
 
 
@@ -48,9 +49,9 @@ class GatedReadout(nn.Module):
 
     def forward(self, scalars: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (N,) of scalars (N, C) for heads (N,), and its gradient (N, C)."""
-        hidden = self.hidden * (1.0 / math.sqrt(self.hidden.shape[0]))
-        value, slope = scaled_silu(scalars @ hidden)
+        scale = 1.0 / math.sqrt(self.hidden.shape[0])
+        value, slope = scaled_silu(map_rows(scalars, self.hidden, scale))
         weight = (self.weight * (1.0 / math.sqrt(self.weight.shape[0]))).T.index_select(0, head)
         if self.n_heads > 1:
             weight = weight * (self.owner == head.unsqueeze(1)).to(weight.dtype)
-        return (value * weight).sum(1), (slope * weight) @ hidden.T
+        return (value * weight).sum(1), map_rows(slope * weight, self.hidden, scale, transpose=True)
