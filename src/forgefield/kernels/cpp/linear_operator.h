@@ -40,7 +40,8 @@ inline std::vector<int64_t> swapped(IntArrayRef blocks, int64_t rows) {
   return found;
 }
 
-inline int64_t rows_of(const Tensor& x) { return x.dim() == 3 ? x.size(1) : 1; }
+// Asks for this one size alone: a compiler that follows sizes as symbols takes each one that is asked for as fixed.
+inline int64_t rows_of(const Tensor& x) { return x.dim() == 3 ? x.sym_size(1).guard_int(__FILE__, __LINE__) : 1; }
 
 inline Tensor rows_like(const Tensor& x, int64_t rows, int64_t columns, bool blank) {
   const auto shape = x.dim() == 3 ? std::vector<int64_t>{x.size(0), rows, columns} : std::vector<int64_t>{x.size(0), columns};
@@ -115,7 +116,7 @@ struct Linear : torch::autograd::Function<Linear> {
     const bool transpose = ctx->saved_data["transpose"].toBool();
     Tensor g_x, g_w;
     if (ctx->needs_input_grad(0)) g_x = call_linear(g, w, counts, swapped(blocks, rows_of(x)), scale, !transpose);
-    if (ctx->needs_input_grad(1)) g_w = call_weights(x, g, counts, blocks, scale, transpose, w.sizes());
+    if (ctx->needs_input_grad(1)) g_w = call_weights(x, g, counts, blocks, scale, transpose, C10_AS_INTARRAYREF_SLOW(w.sym_sizes()));
     return {g_x, g_w, Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };
