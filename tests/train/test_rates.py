@@ -2,7 +2,6 @@
 
 import json
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -183,7 +182,7 @@ def test_plateau_with_groups_warm_up_and_floor():
         factor = min(1, (rates.updates + 1) / 4)
         assert rates.optimizer.param_groups[0]["lr"] == pytest.approx(rates.rates[0] * factor, rel=1e-12)
     assert seen == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.03, 0.03, 0.03, 0.03, 0.03, 0.03])
-    assert ended == [False] * 6 + [True] + [False, True, False] or ended[6]
+    assert ended == [False] * 6 + [True] * 4
     stored = json.loads(json.dumps(rates.state()))
     again = make_rates(optimizer(), chosen, PER_EPOCH)
     again.load(stored, 10)
@@ -194,9 +193,9 @@ def test_T_max_is_in_epochs_whatever_the_unit():
     for unit in UNITS:
         rates = make_rates(optimizer(), settings("cosine", unit, T_max=4, min_lr=0.0), PER_EPOCH)
         seen = [first for first, _ in walk(rates, 0, 6 * PER_EPOCH)]
-        assert seen[2 * PER_EPOCH] == pytest.approx(0.05, rel=0.15)
-        assert seen[4 * PER_EPOCH :] == pytest.approx([0.0] * 2 * PER_EPOCH, abs=5e-4)
-        assert all(a >= b for a, b in pairwise(seen))
+        for n, rate in enumerate(seen):
+            epochs = n // UNITS[unit] * UNITS[unit] / PER_EPOCH
+            assert rate == pytest.approx(0.05 * (1 + math.cos(math.pi * min(epochs / 4, 1))), abs=1e-15)
 
 
 def test_a_curve_over_the_whole_run_cannot_be_prolonged():

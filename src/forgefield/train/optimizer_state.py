@@ -64,3 +64,14 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, record: dict[str, Any], t
         groups.append({**stored, **tuples, "params": group["params"]})
     numbered = {names.index(name): values for name, values in entries.items()}
     optimizer.load_state_dict({"state": numbered, "param_groups": groups})
+    _keep_dtypes(optimizer, {names[index]: values for index, values in numbered.items()})
+
+
+def _keep_dtypes(optimizer: torch.optim.Optimizer, entries: dict[str, dict[str, Any]]) -> None:
+    """Undo PyTorch's conversion of all state to the dtype of the weights: NAdam's products may have another."""
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, stored in entries.get(name, {}).items():
+                value = optimizer.state[parameter].get(key)
+                if isinstance(value, Tensor) and isinstance(stored, Tensor) and value.dtype != stored.dtype:
+                    optimizer.state[parameter][key] = stored.to(value.device)

@@ -64,8 +64,9 @@ class GroupKeys(Settings):
     )
     param_groups: tuple[ParamGroup, ...] = Field(
         (),
-        description="Groups with a rate and decay of their own; a parameter belongs to the first whose `match` finds "
-        "it, and each must belong to one (`match: .` takes the rest). [] = one rate for all.",
+        description="Groups with a rate and decay of their own, each with `match` (regular expression) and, where they "
+        "differ from the rest, `lr` or `lr_factor` (of train.lr) and `weight_decay`. A parameter belongs to the first "
+        "whose `match` finds it, and each must belong to one (`match: .` takes the rest). [] = one rate for all.",
     )
 
     @field_validator("finetune_modules", "force_train", "force_no_train")

@@ -59,7 +59,10 @@ class StoppingKeys(Settings):
 
     max_updates: int | None = Field(None, ge=1, description="Stop after so many updates in all; null = no limit.")
     early_stops: tuple[EarlyStop, ...] = Field(
-        (), description="Conditions on validation metrics, looked at after each cycle, under which the fit ends."
+        (),
+        description="Conditions under which the fit ends, looked at after each cycle: `metric` (as best_metric) with "
+        "`patience` (validations without a fall by more than `threshold`), `lower_bound`, or both, of which one is "
+        "enough.",
     )
     early_stop_mode: Literal["all", "any"] = Field(
         "all", description="Whether all conditions of early_stops must be met at once, or any of them."
@@ -70,7 +73,9 @@ class StoppingKeys(Settings):
         description="Stop when the schedule (without warm-up) has lowered the rate below this; null = never.",
     )
     best_metric: str = Field(
-        "loss", description="Validation metric whose lowest value is the best; it decides which weights are handed out."
+        "loss",
+        description="Validation metric whose lowest value is the best; it decides which weights are handed out.",
+        json_schema_extra={"enum": list(VALIDATION_NAMES)},
     )
     best_k: int = Field(
         1, ge=1, description="Checkpoints kept of the best validations; beyond 1 they stand in checkpoints/best-UPDATE."
