@@ -138,3 +138,16 @@ def test_two_new_runs_cannot_share_a_folder(tmp_path):
     run = "{name: %s, task: train, backend: mace, run_dir: r, data: {train: a}}"
     text = f"runs: [{run % 'a'}, {run % 'b'}]"
     assert "runs 'a' and 'b' have the same run_dir" in message(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        ("{match: a, lrfactor: 2}", "train.param_groups.0.lrfactor: unknown key. Did you mean 'lr_factor'?"),
+        ("{match: a, lr: -1}", "train.param_groups.0.lr: got -1, expected a number > 0"),
+        ("{lr: 1}", "train.param_groups.0.match: this key is required"),
+    ],
+)
+def test_keys_inside_a_list(tmp_path, group, expected):
+    text = f"task: train\nbackend: mace\nrun_dir: r\ndata: {{train: a}}\ntrain: {{param_groups: [{group}]}}"
+    assert expected in message(tmp_path, text)

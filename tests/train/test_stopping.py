@@ -63,7 +63,7 @@ def test_conditions_are_joined(mode, when):
 
 def test_labels_that_are_not_there():
     stop = stopping({"metric": "stress_mae", "lower_bound": 0.1})
-    with pytest.raises(DataError, match=r"train\.early_stops\[0\]\.metric: .*labels of stress_mae"):
+    with pytest.raises(DataError, match=r"train\.early_stops\.0\.metric: .*labels of stress_mae"):
         stop.judge({"stress_mae": None})
 
 

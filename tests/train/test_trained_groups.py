@@ -42,9 +42,9 @@ def test_a_group_inherits_what_it_does_not_say():
     ("rules", "match"),
     [
         ([{"match": "readout"}], r"train\.param_groups: 2 trained parameters belong to no group: .*linear\.weight"),
-        ([{"match": "."}, {"match": "nothing"}], r"param_groups\[1\]\.match: 'nothing' matches no trained parameter"),
-        ([{"match": "."}, {"match": "linear"}], r"param_groups\[1\]\.match.*that earlier groups have"),
-        ([{"match": "readout", "weight_decay": 1}, {"match": "."}], r"\[0\]\.weight_decay: .*has no effect"),
+        ([{"match": "."}, {"match": "nothing"}], r"param_groups\.1\.match: 'nothing' matches no trained parameter"),
+        ([{"match": "."}, {"match": "linear"}], r"param_groups\.1\.match.*that earlier groups have"),
+        ([{"match": "readout", "weight_decay": 1}, {"match": "."}], r"groups\.0\.weight_decay: .*has no effect"),
     ],
 )
 def test_groups_that_cannot_be_meant(rules, match):
@@ -53,7 +53,7 @@ def test_groups_that_cannot_be_meant(rules, match):
 
 
 def test_a_no_decay_keyword_that_matches_nothing():
-    with pytest.raises(ModelError, match=r"no_decay_keywords\[1\]: 'typo' matches no parameter.*linear\.bias"):
+    with pytest.raises(ModelError, match=r"no_decay_keywords\.1: 'typo' matches no parameter.*linear\.bias"):
         groups(keywords=["linear", "typo"])
 
 
@@ -75,7 +75,7 @@ def test_what_is_trained():
 
 @pytest.mark.parametrize("key", ["finetune_modules", "force_train", "force_no_train"])
 def test_patterns_that_match_nothing(key):
-    with pytest.raises(ModelError, match=rf"train\.{key}\[1\]: 'typo' matches no parameter"):
+    with pytest.raises(ModelError, match=rf"train\.{key}\.1: 'typo' matches no parameter"):
         trained(**{key: ["linear", "typo"]})
 
 

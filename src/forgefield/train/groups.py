@@ -72,7 +72,7 @@ def _matching(named: Sequence[tuple[str, nn.Parameter]], patterns: Sequence[str]
     for place, pattern in enumerate(patterns):
         hits = {name for name, _ in named if re.search(pattern, name)}
         if not hits:
-            raise ModelError(f"{pattern!r} matches no parameter", f"{key}[{place}]", _names_fix(named))
+            raise ModelError(f"{pattern!r} matches no parameter", f"{key}.{place}", _names_fix(named))
         found |= hits
     return found
 
@@ -122,7 +122,7 @@ def parameter_groups(
         decay = weight_decay if rule is None or rule.weight_decay is None else rule.weight_decay
         if rule is not None and rule.weight_decay is not None and not decaying:
             what = f"weight_decay has no effect: none of the {len(members)} parameters of this group decays"
-            raise ModelError(what, f"train.param_groups[{rules.index(rule)}].weight_decay", "remove it")
+            raise ModelError(what, f"train.param_groups.{rules.index(rule)}.weight_decay", "remove it")
         rate = {} if rule is None else {"lr": _rate(rule, lr)}
         labels = ("decay", "no_decay") if rule is None else (rule.match, f"{rule.match} (no decay)")
         for label, part, value in zip(labels, (decaying, constant), (decay, 0.0), strict=True):
@@ -153,7 +153,7 @@ def _claims(
         if not members:
             earlier = any(re.search(rule.match, name) for name, _ in trained)
             what = "matches only parameters that earlier groups have" if earlier else "matches no trained parameter"
-            where = f"train.param_groups[{place}].match"
+            where = f"train.param_groups.{place}.match"
             fix = "put it before them, or remove it" if earlier else _names_fix(trained)
             raise ModelError(f"{rule.match!r} {what}", where, fix)
         found.append((rule, members))

@@ -61,7 +61,7 @@ class Stopping:
             value = values.get(condition.metric)
             if value is None:
                 what = f"no validation structure has the labels of {condition.metric}"
-                raise DataError(what, f"train.early_stops[{place}].metric", "watch another metric, or give the labels")
+                raise DataError(what, f"train.early_stops.{place}.metric", "watch another metric, or give the labels")
             watch = stops.setdefault(condition.metric, Watch())
             if watch.lowest is None or value < watch.lowest - condition.threshold:
                 watch.lowest, watch.without = value, 0
