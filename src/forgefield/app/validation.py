@@ -80,7 +80,7 @@ def unknown_key(block: type[BaseModel], key: Any) -> str:
     names = spellings(block)
     near = nearest(key, names)
     if near is None:
-        return f"unknown key. Known here: {', '.join(sorted(visible(block)))}"
+        return f"unknown key. Known here: {', '.join(sorted(visible(block), key=str.lower))}"
     field = block.model_fields[names[near]]
     return f"unknown key. Did you mean {near!r}? It expects {expects(field)}{_short(field)}"
 
