@@ -101,9 +101,9 @@ def test_the_table_is_shown_and_kept(tmp_path):
     run(tmp_path, quiet(epochs=1, weight_decay=0.25, **keys), console=Console(file=text, width=160))
     lines = [line.split() for line in text.getvalue().splitlines()]
     assert lines[0] == ["what", "is", "trained"]
-    assert ["readout", "(no", "decay)", "1", "3", "0.5", "0", HEAD] in lines
-    assert [".", "1", "12", "0.02", "0.25", MATRIX] in lines
-    assert ["frozen", "1", "3", BIAS] in lines
+    assert ["readout", "(no", "decay)", "1", "3", "0.5", "0", "readouts.0.weight"] in lines
+    assert [".", "1", "12", "0.02", "0.25", "linear.weight"] in lines
+    assert ["frozen", "1", "3", "linear.bias"] in lines
     rows = json.loads((tmp_path / "trained.json").read_text())
     assert [(row["group"], row["numbers"], row["lr"], row["weight_decay"], row["parameters"]) for row in rows] == [
         ("readout (no decay)", 3, 0.5, 0.0, [HEAD]),

@@ -58,9 +58,9 @@ def groups_table(rows: Sequence[dict[str, Any]]) -> Table:
     table.add_column("group")
     for title in ("parameters", "numbers", "lr", "decay"):
         table.add_column(title, justify="right")
-    table.add_column("names", overflow="fold")
+    table.add_column("names")
     for row in rows:
-        names = row["parameters"]
+        names = [name.removeprefix("architecture.") for name in row["parameters"]]
         shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
         rate = "" if row["lr"] is None else f"{row['lr']:.3g}"
         decay = "" if row["weight_decay"] is None else f"{row['weight_decay']:.3g}"
