@@ -204,6 +204,8 @@ def test_epochs_cycles_and_minutes(data):
     assert twice.times.training == pytest.approx(twice.times.first + 3 * (twice.times.epoch + 2 * per_cycle))
     short = forecast(config("train.epochs=100000", "train.max_minutes=1")).times
     assert short.stopped_by == "max_minutes"
+    limited = forecast(config("train.epochs=100000", "train.max_updates=6")).times
+    assert limited.epochs == pytest.approx(6 / limited.updates_per_epoch)
     assert 60 < short.training < 90
     assert 0 < short.epochs < 100000
 

@@ -27,7 +27,7 @@ def message(folder, text, **options):
         ("  lr: [1]", "train.lr: got the list [1], expected a number"),
         ("  lr: {a: 1}", "train.lr: got a block of keys, expected a number"),
         ("  batch_size: 2.5", "train.batch_size: got 2.5, expected a whole number >= 1"),
-        ("  optimizer: adamm", "did you mean 'adam'? There are: adam, adamw, sgd"),
+        ("  optimizer: adamm", "did you mean 'adam'? There are: adam, adamw, lbfgs"),
         ("  freeze: heads", "train.freeze: got the text 'heads', expected head_only, or null"),
         ("  betas: [0.9]", "train.betas: got the list [0.9], expected a list of a number and a number"),
         ("  transform: {mod: x}", "run.yaml:15:15: train.transform.mod: unknown key. Did you mean 'mode'?"),
@@ -138,3 +138,16 @@ def test_two_new_runs_cannot_share_a_folder(tmp_path):
     run = "{name: %s, task: train, backend: mace, run_dir: r, data: {train: a}}"
     text = f"runs: [{run % 'a'}, {run % 'b'}]"
     assert "runs 'a' and 'b' have the same run_dir" in message(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        ("{match: a, lrfactor: 2}", "train.param_groups.0.lrfactor: unknown key. Did you mean 'lr_factor'?"),
+        ("{match: a, lr: -1}", "train.param_groups.0.lr: got -1, expected a number > 0"),
+        ("{lr: 1}", "train.param_groups.0.match: this key is required"),
+    ],
+)
+def test_keys_inside_a_list(tmp_path, group, expected):
+    text = f"task: train\nbackend: mace\nrun_dir: r\ndata: {{train: a}}\ntrain: {{param_groups: [{group}]}}"
+    assert expected in message(tmp_path, text)

@@ -26,7 +26,7 @@ _SIGNS_OF_A_RUN = (
     "split.json",
     "artifacts",
 )
-_LAYOUT = (*_SIGNS_OF_A_RUN, "history.csv", "tensorboard", "evaluation", "report.html")
+_LAYOUT = (*_SIGNS_OF_A_RUN, "history.csv", "events.jsonl", "trained.json", "tensorboard", "evaluation", "report.html")
 
 
 class RunFolder:

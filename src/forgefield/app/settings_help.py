@@ -103,11 +103,20 @@ def block_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+def item_block(annotation: Any) -> type[BaseModel] | None:
+    """Return the Settings class of the items of a list, if they have one."""
+    items = [part for part in get_args(annotation) if part is not Ellipsis]
+    return block_of(items[0]) if get_origin(annotation) in (list, tuple) and len(items) == 1 else None
+
+
 def field_at(block: type[BaseModel], path: tuple[Any, ...]) -> FieldInfo | None:
     """Return the field at a path of keys below a block; for a position inside a value, the field that owns it."""
     field: FieldInfo | None = None
     current: type[BaseModel] | None = block
     for part in path:
+        if isinstance(part, int) and field is not None and (item := item_block(field.annotation)) is not None:
+            current = item
+            continue
         if current is None:
             return field
         field = current.model_fields.get(spellings(current).get(part, "")) if isinstance(part, str) else None

@@ -12,6 +12,7 @@ from forgefield.app.settings_help import (
     expects,
     field_at,
     first_sentence,
+    item_block,
     nearest,
     spellings,
     visible,
@@ -79,7 +80,7 @@ def unknown_key(block: type[BaseModel], key: Any) -> str:
     names = spellings(block)
     near = nearest(key, names)
     if near is None:
-        return f"unknown key. Known here: {', '.join(sorted(visible(block)))}"
+        return f"unknown key. Known here: {', '.join(sorted(visible(block), key=str.lower))}"
     field = block.model_fields[names[near]]
     return f"unknown key. Did you mean {near!r}? It expects {expects(field)}{_short(field)}"
 
@@ -160,6 +161,7 @@ def _real_path(block: type[BaseModel], root: Node, prefix: tuple[Any, ...], item
     """Return the path in the tree that pydantic's location means; names of union branches are left out."""
     path, node = list(prefix), root.find(*prefix)
     current: type[BaseModel] | None = block
+    items: type[BaseModel] | None = None
     last = len(item["loc"]) - 1
     for index, part in enumerate(item["loc"]):
         child = node.child(part) if node is not None else None
@@ -170,7 +172,10 @@ def _real_path(block: type[BaseModel], root: Node, prefix: tuple[Any, ...], item
             continue
         path.append(part)
         node = child
-        current = block_of(field.annotation) if field is not None else None
+        if field is not None:
+            current, items = block_of(field.annotation), item_block(field.annotation)
+        else:
+            current = items if isinstance(part, int) else None
     return tuple(path)
 
 
@@ -180,7 +185,8 @@ def _explain(block: type[BaseModel], prefix: tuple[Any, ...], path: tuple[Any, .
     field = field_at(block, inner)
     if item["type"] == "extra_forbidden":
         owner = field_at(block, inner[:-1]) if len(inner) > 1 else None
-        return unknown_key((block_of(owner.annotation) if owner is not None else None) or block, path[-1])
+        inside = owner.annotation if owner is not None else None
+        return unknown_key(block_of(inside) or item_block(inside) or block, path[-1])
     if item["type"] == "missing" and root.find(*path) is None:
         return f"this key is required. It expects {expects(field)}{_short(field)}" if field else "this key is required"
     if item["type"] in ("value_error", "assertion_error"):

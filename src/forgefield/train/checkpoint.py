@@ -26,6 +26,7 @@ from forgefield.core.errors import ConfigError, DataError, ForgeError, ModelErro
 from forgefield.models.bundle import save_bundle
 from forgefield.models.potential import Potential
 from forgefield.train import randomness
+from forgefield.train.optimizer_state import pack_optimizer, unpack_optimizer
 from forgefield.train.settings import RESUME_MAY_CHANGE, TrainSettings
 from forgefield.train.state import Progress, TrainState
 
@@ -86,16 +87,16 @@ def load_checkpoint(folder: Path, state: TrainState, stamp: Stamp) -> None:
     _check_stamp(record["stamp"], stamp.to_json(), folder)
     with _damage(folder):
         _load_parameters(state.potential, _under(tensors, "weights."), folder)
-        _load_optimizer(state, record["optimizer"], _under(tensors, "optimizer."))
+        unpack_optimizer(state.optimizer, record["optimizer"], _under(tensors, "optimizer."))
         if state.average is not None:
             state.average.updates = int(record["average_updates"])
             for name, value in _under(tensors, "average.").items():
                 state.average.values[name].copy_(value)
-        if state.schedule is not None:
-            state.schedule.load(record["schedule"])
         if state.scaler is not None and record["scaler"]:
             state.scaler.load_state_dict(record["scaler"])
         state.progress = Progress.from_json(record["progress"])
+        if state.schedule is not None:
+            state.schedule.load(record["schedule"], state.progress.update)
         randomness.restore(record["random"], _under(tensors, "random."))
 
 
@@ -115,7 +116,7 @@ def _write_all(folder: Path, state: TrainState, stamp: Stamp) -> None:
     provenance = {"epoch": progress.epoch_now, "update": progress.update, "data_fingerprint": stamp.data}
     with state.averaged():
         save_bundle(state.potential, folder, provenance=provenance)
-    optimizer, tensors = _optimizer_state(state.optimizer)
+    optimizer, tensors = pack_optimizer(state.optimizer)
     tensors = {f"optimizer.{name}": value for name, value in tensors.items()}
     tensors |= {f"weights.{name}": value for name, value in state.potential.state_dict().items()}
     if state.average is not None:
@@ -211,38 +212,6 @@ def _load_parameters(potential: Potential, weights: dict[str, Tensor], folder: P
     with torch.no_grad():
         for name, value in potential.state_dict().items():
             value.copy_(weights[name])
-
-
-def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Split an optimizer's state into plain values and tensors, by parameter name."""
-    groups, tensors, numbers = [], {}, {}
-    for group in optimizer.param_groups:
-        groups.append({key: value for key, value in group.items() if key != "params"})
-        for name, parameter in zip(group["names"], group["params"], strict=True):
-            for key, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor):
-                    tensors[f"{name}:{key}"] = value
-                elif value is not None:
-                    numbers[f"{name}:{key}"] = value
-    return {"groups": groups, "numbers": numbers}, tensors
-
-
-def _load_optimizer(state: TrainState, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    optimizer = state.optimizer
-    if [g["names"] for g in record["groups"]] != [g["names"] for g in optimizer.param_groups]:
-        raise ModelError("the optimizer's parameter groups differ", fix="train with the same freeze and decay settings")
-    entries: dict[str, dict[str, Any]] = {}
-    for place, value in {**record["numbers"], **tensors}.items():
-        name, key = place.rsplit(":", 1)
-        entries.setdefault(name, {})[key] = value
-    names = [name for group in optimizer.param_groups for name in group["names"]]
-    own = optimizer.state_dict()
-    groups = []
-    for stored, group in zip(record["groups"], own["param_groups"], strict=True):
-        tuples = {key: tuple(value) for key, value in stored.items() if isinstance(group.get(key), tuple)}
-        groups.append({**stored, **tuples, "params": group["params"]})
-    numbered = {names.index(name): values for name, values in entries.items()}
-    optimizer.load_state_dict({"state": numbered, "param_groups": groups})
 
 
 def _check_stamp(stored: dict[str, Any], own: dict[str, Any], folder: Path) -> None:

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from forgefield.core.errors import ConfigError, DataError, ForgeError
+from forgefield.core.errors import DataError, ForgeError
 from forgefield.train.checkpoint import Stamp, save_checkpoint
 from forgefield.train.compilation import Compilation
 from forgefield.train.evaluate import validate
 from forgefield.train.loss import QUANTITY_KEYS, LossReport, WeightedLoss, build_loss
 from forgefield.train.metrics import Metrics
+from forgefield.train.plan import batches_per_update, planned_updates, updates_per_epoch, usable_batches
+from forgefield.train.ranking import folder_name, prune, rank
+from forgefield.train.rates import Moment
 from forgefield.train.recorder import Recorder, Row, peak_memory, validation_columns
 from forgefield.train.settings import TrainSettings
 from forgefield.train.state import Best, Running, TrainState
 from forgefield.train.step import NotFiniteError, UpdateReport, take_update
+from forgefield.train.stopping import Stopping, metric_of, validation_values
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch, Loader
@@ -57,10 +61,12 @@ class Cycles:
         self.train_loader, self.val_loader = train_loader, val_loader
         self.losses: WeightedLoss = build_loss(settings)
         self.checkpoints, self.device = checkpoints, device
-        self.usable = _usable_batches(len(train_loader), settings)
+        self.usable = usable_batches(len(train_loader), settings)
+        self.per_update = batches_per_update(self.usable, settings)
         if len(val_loader) == 0:
             raise DataError("there are no validation structures", fix="set data.val or a larger data.val_fraction")
-        self.updates_per_epoch = math.ceil(self.usable / settings.accum_steps)
+        self.updates_per_epoch = updates_per_epoch(len(train_loader), settings)
+        self.stopping = Stopping(state, settings)
         self.started = self.tick = time.monotonic()
         self.seconds_before = state.progress.seconds
         self.updates_here = 0
@@ -70,7 +76,7 @@ class Cycles:
         """Train until there is a reason to stop; returns it."""
         if self.settings.amp and self.state.scaler is None:
             recorder.note(f"train.amp is off: float16 autocast is for CUDA devices only, this is {self.device.type}")
-        updates = self.settings.epochs * self.updates_per_epoch
+        updates = planned_updates(self.updates_per_epoch, self.settings)
         self.compilation = Compilation(self.state, self.settings, self.train_loader, updates, recorder.event)
         self.compilation.start()
         self.tick = time.monotonic()
@@ -95,7 +101,7 @@ class Cycles:
         for batch in self.train_loader.batches(progress.epoch, start=position):
             batches.append(batch)
             position += 1
-            if len(batches) == self.settings.accum_steps or position == self.usable:
+            if len(batches) == self.per_update or position == self.usable:
                 yield batches
                 batches = []
             if position == self.usable:
@@ -105,7 +111,13 @@ class Cycles:
         progress = self.state.progress
         rate, epoch = self.state.learning_rate, progress.epoch + 1
         try:
-            report = take_update(self.state, batches, self.losses, max_grad_norm=self.settings.max_grad_norm)
+            report = take_update(
+                self.state,
+                batches,
+                self.losses,
+                max_grad_norm=self.settings.max_grad_norm,
+                max_grad_value=self.settings.max_grad_value,
+            )
         except NotFiniteError as error:
             raise self._explained(error, f"epoch {epoch}, update {progress.update + 1}") from error
         progress.update += 1
@@ -113,9 +125,10 @@ class Cycles:
         progress.batch += len(batches)
         self.updates_here += 1
         self._count(report, rate)
+        self._reach("update")
         if progress.batch >= self.usable:
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            self._step_schedule("epoch")
+            self._reach("epoch")
         recorder.update(progress.update, epoch, report, rate)
         self.compilation.look()
 
@@ -158,18 +171,24 @@ class Cycles:
                 "the validation loss is not finite", f"epoch {progress.epoch_now}", "lower train.lr, check the data"
             )
         progress.cycle += not partial
-        improved = progress.improves(value)
+        values = validation_values(value, metrics)
+        judged = metric_of(values, self.settings.best_metric)
+        entry = Best(judged, progress.epoch_now, progress.cycle, progress.update)
+        improved, ranked = progress.improves(judged), rank(progress, entry, self.settings.best_k)
         if improved:
-            progress.best = Best(value, progress.epoch_now, progress.cycle, progress.update)
+            progress.best = entry
         progress.seconds = self.seconds_before + time.monotonic() - self.started
         row = self._row(loss, metrics, best=improved, partial=partial)
         if not partial:
-            self._step_schedule("validation", value)
-            self._step_schedule("cycle")
+            self.stopping.judge(values)
+            self._reach("validation", value)
+            self._reach("cycle")
             progress.running, progress.cycle_updates = Running(), 0
         recorder.cycle(row)
         if improved:
             self._save("best")
+        if ranked:
+            self._save(folder_name(entry))
         if partial or progress.cycle % self.settings.save_every == 0:
             self._save("last")
         self.tick = time.monotonic()
@@ -185,25 +204,12 @@ class Cycles:
                 raise DataError(what, key, f"set {key}: 0, or give the labels (data.{name}_key)")
             recorder.note(f"{key}: no structure of this cycle has {name} labels")
 
-    def _step_schedule(self, moment: str, metric: float = 0.0) -> None:
-        schedule = self.state.schedule
-        if schedule is None:
-            return
-        when = "validation" if schedule.needs_metric else self.settings.scheduler_step_unit
-        if moment == when:
-            schedule.step(metric)
+    def _reach(self, moment: Moment, metric: float = 0.0) -> None:
+        if self.state.schedule is not None:
+            self.state.schedule.reach(moment, metric)
 
     def _stop_reason(self) -> str | None:
-        progress, settings = self.state.progress, self.settings
-        if progress.epoch >= settings.epochs:
-            return "epochs"
-        window = math.ceil(settings.plateau_patience * settings.early_stop_factor)
-        if settings.early_stop_factor > 0 and progress.cycle - progress.best.cycle >= max(1, window):
-            return "early_stop"
-        minutes = (time.monotonic() - self.started) / 60.0
-        if settings.max_minutes is not None and self.updates_here and minutes >= settings.max_minutes:
-            return "max_minutes"
-        return None
+        return self.stopping.reason((time.monotonic() - self.started) / 60.0 if self.updates_here else 0.0)
 
     def _row(self, loss: LossReport, metrics: Metrics, *, best: bool, partial: bool) -> Row:
         progress = self.state.progress
@@ -235,15 +241,4 @@ class Cycles:
         save_checkpoint(self.checkpoints / name, self.state, self.stamp)
         if name == "last":
             self.saved_update = self.state.progress.update
-
-
-def _usable_batches(n_batches: int, settings: TrainSettings) -> int:
-    """Batches of an epoch that are trained on; `drop_last` leaves out those that do not fill an update."""
-    usable = n_batches - n_batches % settings.accum_steps if settings.drop_last else n_batches
-    if usable == 0:
-        raise ConfigError(
-            f"an epoch has {n_batches} batches of {settings.batch_size} structures, too few for one update",
-            "train.batch_size",
-            "lower batch_size or accum_steps, or set drop_last: false",
-        )
-    return usable
+            prune(self.checkpoints, self.state.progress)

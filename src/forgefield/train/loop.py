@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -14,14 +14,18 @@ from forgefield.core.catalog import Catalog
 from forgefield.core.errors import ConfigError, ModelError
 from forgefield.models.precision import matmul_precision, missing
 from forgefield.train import randomness
-from forgefield.train.catalogs import OPTIMIZERS, SCHEDULES
+from forgefield.train.catalogs import OPTIMIZERS
 from forgefield.train.checkpoint import STATE, Stamp, load_checkpoint, load_weights
 from forgefield.train.cycles import Cycles
 from forgefield.train.ema import WeightAverage
-from forgefield.train.groups import freeze, parameter_groups
+from forgefield.train.groups import choose_trained, parameter_groups
+from forgefield.train.plan import planned_updates, updates_per_epoch
+from forgefield.train.ranking import ranked_list
+from forgefield.train.rates import make_rates
 from forgefield.train.recorder import Recorder
 from forgefield.train.settings import TrainSettings, plugin_settings
 from forgefield.train.state import TrainState
+from forgefield.train.trained import describe_groups, groups_table, write_groups
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Loader
@@ -33,14 +37,16 @@ class FitResult:
     """How a fit ended.
 
     Args:
-        best_epoch: epoch of the lowest validation loss, from 1.
-        best_metric: that loss.
+        best_epoch: epoch of the best validation, from 1.
+        best_metric: its loss, or the metric that `train.best_metric` names.
         epochs_done: epochs completed.
         seconds: time spent by this call, s.
-        reason: why it ended: epochs, early_stop or max_minutes.
+        reason: why it ended, see `stopping.Stopping.reason`.
         history: path of history.jsonl.
         epochs_here: epochs completed by this call.
         compilation: what was decided about compiling, and why, in sentences.
+        trained: parameter groups and what is frozen, as in `trained.json`.
+        ranked: with `best_k` above 1, the best checkpoints, the best first.
     """
 
     best_epoch: int
@@ -51,6 +57,8 @@ class FitResult:
     history: Path
     epochs_here: int
     compilation: tuple[str, ...] = ()
+    trained: tuple[dict[str, Any], ...] = ()
+    ranked: tuple[dict[str, Any], ...] = ()
 
 
 def fit(
@@ -89,7 +97,7 @@ def fit(
     """
     started = time.monotonic()
     folder, device = Path(folder), torch.device(device)
-    state = prepare(potential, settings, device)
+    state = prepare(potential, settings, device, updates_per_epoch(len(train_loader), settings))
     stamp = Stamp(config_fingerprint, data_fingerprint, settings, len(train_loader))
     checkpoints = folder / "checkpoints"
     if resume:
@@ -100,13 +108,15 @@ def fit(
         randomness.seed_all(settings.seed)
     epochs_before = state.progress.epoch
     cycles = Cycles(state, train_loader, val_loader, settings, stamp, checkpoints, device)
-    total = cycles.updates_per_epoch * settings.epochs
+    total = planned_updates(cycles.updates_per_epoch, settings)
     recorder = Recorder(
         folder, console or Console(stderr=True), settings, update=state.progress.update, total_updates=total
     )
     with recorder, matmul_precision(settings.matmul, device):
         if (lack := missing(settings.matmul, device)) is not None:
             recorder.note(f"train.matmul: {settings.matmul} {lack}")
+        write_groups(folder, state.trained)
+        recorder.console.print(groups_table(state.trained))
         reason = cycles.run(recorder)
     load_weights(checkpoints / "best", potential)
     best = state.progress.best
@@ -120,11 +130,21 @@ def fit(
         history=recorder.history,
         epochs_here=state.progress.epoch - epochs_before,
         compilation=tuple(cycles.compilation.sentences),
+        trained=tuple(state.trained),
+        ranked=tuple(ranked_list(state.progress, settings.best_metric)),
     )
 
 
-def prepare(potential: Potential, settings: TrainSettings, device: torch.device) -> TrainState:
+def prepare(
+    potential: Potential, settings: TrainSettings, device: torch.device, updates_per_epoch: int = 1
+) -> TrainState:
     """Make everything that moves during a fit, at its beginning.
+
+    Args:
+        potential: moved to `device`.
+        settings: the `train` block.
+        device: where to train.
+        updates_per_epoch: by which schedules turn epochs into their steps.
 
     Raises:
         ModelError: the head is not in the model, or nothing is trainable.
@@ -139,17 +159,17 @@ def prepare(potential: Potential, settings: TrainSettings, device: torch.device)
         what = f"{settings.matmul} is for products of float32 matrices, the model is float64"
         raise ConfigError(what, "train.matmul", "set dtype: float32, or matmul: float32")
     potential.to(device)
-    freeze(potential, settings.freeze)
-    groups = parameter_groups(potential, settings.weight_decay, settings.no_decay_keywords)
+    choose_trained(potential, settings)
+    groups = parameter_groups(
+        potential, settings.weight_decay, settings.no_decay_keywords, settings.param_groups, settings.lr
+    )
+    trained = describe_groups(potential, groups, settings.lr)
     build = Catalog(OPTIMIZERS).entry(settings.optimizer).build
     optimizer = build(groups, plugin_settings(OPTIMIZERS, settings.optimizer, settings))
-    schedule = None
-    if settings.scheduler is not None:
-        build = Catalog(SCHEDULES).entry(settings.scheduler).build
-        schedule = build(optimizer, plugin_settings(SCHEDULES, settings.scheduler, settings))
+    schedule = make_rates(optimizer, settings, updates_per_epoch)
     average = WeightAverage(potential, settings.ema_decay) if settings.ema_decay is not None else None
     scaler = torch.amp.GradScaler(device.type) if settings.amp and device.type == "cuda" else None
-    return TrainState(potential, optimizer, schedule, average, scaler)
+    return TrainState(potential, optimizer, schedule, average, scaler, trained=trained)
 
 
 def _latest(checkpoints: Path) -> Path:

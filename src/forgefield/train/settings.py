@@ -9,12 +9,14 @@ from pydantic import ValidationInfo, field_validator
 from forgefield.core.catalog import Catalog
 from forgefield.core.settings import Settings
 from forgefield.train.catalogs import OPTIMIZERS, SCHEDULES, as_value_error
+from forgefield.train.keys.groups import GroupKeys
 from forgefield.train.keys.loss import LossKeys
 from forgefield.train.keys.optimization import OptimizationKeys
 from forgefield.train.keys.order import OrderKeys
 from forgefield.train.keys.precision import PrecisionKeys
 from forgefield.train.keys.records import RecordKeys
 from forgefield.train.keys.schedule import ScheduleKeys
+from forgefield.train.keys.stopping import StoppingKeys
 
 # A run may be continued with other values of these; every other key must stay as it was.
 RESUME_MAY_CHANGE = frozenset(
@@ -23,6 +25,10 @@ RESUME_MAY_CHANGE = frozenset(
         "max_minutes",
         "compile",
         "early_stop_factor",
+        "early_stops",
+        "early_stop_mode",
+        "terminate_on_low_lr",
+        "max_updates",
         "num_workers",
         "save_every",
         "log_every",
@@ -32,12 +38,19 @@ RESUME_MAY_CHANGE = frozenset(
     }
 )
 _PLUGIN_KEYS = {
-    "optimizer": ("betas", "eps", "amsgrad", "momentum"),
-    "scheduler": ("lr_factor", "plateau_patience", "step_size", "gamma"),
-}
+    "optimizer": (
+        "betas", "eps", "amsgrad", "momentum", "momentum_decay", "decoupled_decay", "lbfgs_history", "lbfgs_iterations",
+    ),
+    "scheduler": (
+        "lr_factor", "plateau_patience", "step_size", "gamma", "T_max", "T_0", "T_mult",
+        "pct_start", "div_factor", "final_div_factor", "min_lr",
+    ),
+}  # fmt: skip
 
 
-class TrainSettings(RecordKeys, PrecisionKeys, LossKeys, ScheduleKeys, OptimizationKeys, OrderKeys):
+class TrainSettings(
+    RecordKeys, PrecisionKeys, LossKeys, StoppingKeys, ScheduleKeys, GroupKeys, OptimizationKeys, OrderKeys
+):
     """Everything about fitting: data order, optimizer, schedule, loss, precision, stopping and records.
 
     The keys stand in `train/keys`, by subject; rules between subjects stand here. Validation goes from the last base to
@@ -66,6 +79,13 @@ class TrainSettings(RecordKeys, PrecisionKeys, LossKeys, ScheduleKeys, Optimizat
         package = OPTIMIZERS if owner == "optimizer" else SCHEDULES
         if chosen is None or name not in Catalog(package).entry(chosen).settings.model_fields:
             raise ValueError(f"has no effect with {owner} {chosen or 'null'}; remove it or choose another {owner}")
+        return value
+
+    @field_validator("amp")
+    @classmethod
+    def _exact_line_search(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("optimizer") == "lbfgs":
+            raise ValueError("cannot be had with lbfgs, whose line search compares losses to the last digits")
         return value
 
 

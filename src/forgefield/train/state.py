@@ -13,7 +13,7 @@ from forgefield.graph.graph import Graph
 from forgefield.models.potential import Outputs, Potential
 from forgefield.train.compiled import CompiledPotential
 from forgefield.train.ema import WeightAverage
-from forgefield.train.schedule import Schedule
+from forgefield.train.rates import LearningRates
 
 
 @dataclass
@@ -44,6 +44,15 @@ class Best:
 
 
 @dataclass
+class Watch:
+    """What an early stop remembers: the lowest value, validations without improvement, whether it is met now."""
+
+    lowest: float | None = None
+    without: int = 0
+    met: bool = False
+
+
+@dataclass
 class Progress:
     """Where the fit stands.
 
@@ -58,6 +67,8 @@ class Progress:
         compiled: whether the model is being trained compiled; a fit that is continued then is so at once.
         best: the best validation so far.
         running: sums over the current cycle.
+        stops: what the early stops remember, by metric.
+        ranked: the best validations of which checkpoints are kept, the best first.
     """
 
     epoch: int = 0
@@ -70,6 +81,8 @@ class Progress:
     compiled: bool = False
     best: Best = field(default_factory=Best)
     running: Running = field(default_factory=Running)
+    stops: dict[str, Watch] = field(default_factory=dict)
+    ranked: list[Best] = field(default_factory=list)
 
     @property
     def epoch_now(self) -> int:
@@ -88,7 +101,10 @@ class Progress:
     def from_json(cls, data: dict[str, Any]) -> Progress:
         """Make it from what `to_json` returned."""
         data = dict(data)
-        return cls(best=Best(**data.pop("best")), running=Running(**data.pop("running")), **data)
+        stops = {name: Watch(**watch) for name, watch in data.pop("stops", {}).items()}
+        ranked = [Best(**entry) for entry in data.pop("ranked", [])]
+        best, running = Best(**data.pop("best")), Running(**data.pop("running"))
+        return cls(best=best, running=running, stops=stops, ranked=ranked, **data)
 
 
 @dataclass
@@ -98,20 +114,22 @@ class TrainState:
     Args:
         potential: raw weights, as the optimizer moves them.
         optimizer: its groups carry `names`, the names of their parameters.
-        schedule: of the learning rate, or None.
+        schedule: sets the learning rates, or None.
         average: averaged weights, or None.
         scaler: gradient scaling for float16, or None.
         progress: counters, best and running sums.
         compiled: predicts in the potential's place while training, if it is compiled.
+        trained: what is trained, row by row, see `trained.describe_groups`.
     """
 
     potential: Potential
     optimizer: torch.optim.Optimizer
-    schedule: Schedule | None
+    schedule: LearningRates | None
     average: WeightAverage | None
     scaler: torch.amp.GradScaler | None
     progress: Progress = field(default_factory=Progress)
     compiled: CompiledPotential | None = None
+    trained: list[dict[str, Any]] = field(default_factory=list)
 
     def predict(self, graph: Graph) -> Outputs:
         """Predict a training batch, compiled if that is on."""
@@ -123,5 +141,5 @@ class TrainState:
 
     @property
     def learning_rate(self) -> float:
-        """Rate of the first group; all groups share one schedule."""
+        """Rate of the first group; all groups share schedule and warm-up."""
         return float(self.optimizer.param_groups[0]["lr"])

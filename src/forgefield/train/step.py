@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,9 +23,13 @@ SMALLEST_SCALE = 2.0**-10  # a gradient scale below this means that every update
 
 
 class NotFiniteError(ForgeError):
-    """A loss or gradient that is not a number; `structures` are the places in the training set to look at."""
+    """A loss or gradient that is not a number.
+
+    `structures` are the places in the training set to look at, `norms` the gradient norms of the parameter groups.
+    """
 
     structures: tuple[int, ...] = ()
+    norms: Mapping[str, float] = {}
 
 
 class UpdateReport(NamedTuple):
@@ -45,7 +49,12 @@ def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[obje
 
 
 def take_update(
-    state: TrainState, batches: Sequence[Batch], losses: WeightedLoss, *, max_grad_norm: float | None = None
+    state: TrainState,
+    batches: Sequence[Batch],
+    losses: WeightedLoss,
+    *,
+    max_grad_norm: float | None = None,
+    max_grad_value: float | None = None,
 ) -> UpdateReport:
     """Update the weights once, from one batch or several accumulated ones.
 
@@ -57,11 +66,16 @@ def take_update(
         batches: the batches of this update.
         losses: what is minimised.
         max_grad_norm: longest gradient allowed; longer ones are shortened.
+        max_grad_value: largest element of a gradient allowed; larger ones are cut.
 
     Raises:
         NotFiniteError: loss or gradient is not a number; the weights are as they were. Structures are named by their
             index in the training set.
     """
+    from forgefield.train.full_batch import is_full_batch, take_full_update  # which builds on this module
+
+    if is_full_batch(state.optimizer):
+        return take_full_update(state, batches, losses)
     state.potential.train()
     state.optimizer.zero_grad(set_to_none=True)
     counts = _added([losses.counts(batch.labels) for batch in batches])
@@ -73,7 +87,7 @@ def take_update(
     report = losses.combine(sums, counts)
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
-    norm = _clip(state, max_grad_norm)
+    norm = _clip(state, max_grad_norm, max_grad_value)
     values = _to_floats(report, sums, counts, norm)
     result = UpdateReport(*values, n_structures=sum(batch.index.shape[0] for batch in batches), skipped=False)
     if state.scaler is not None:
@@ -118,11 +132,30 @@ def _added(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
 
 
-def _clip(state: TrainState, max_grad_norm: float | None) -> Tensor:
+def gradient_norm(state: TrainState) -> Tensor:
+    """Return the length of the gradient of all groups, ()."""
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def group_norms(state: TrainState) -> dict[str, float]:
+    """Return the length of the gradient of each parameter group, by its name."""
+    return {
+        str(group["name"]): float(
+            torch.nn.utils.get_total_norm([p.grad for p in group["params"] if p.grad is not None])
+        )
+        for group in state.optimizer.param_groups
+    }
+
+
+def _clip(state: TrainState, max_grad_norm: float | None, max_grad_value: float | None) -> Tensor:
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm = gradient_norm(state)
     if max_grad_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+        finite = torch.where(norm.isfinite(), norm, 0.0)  # what is no number is left as it is, for the diagnosis
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, finite)
+    if max_grad_value is not None:
+        torch.nn.utils.clip_grad_value_(parameters, max_grad_value)
     return norm
 
 
@@ -139,6 +172,7 @@ def _to_floats(
 
 def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateReport) -> NotFiniteError:
     """Describe a loss or gradient that is not a number, naming the structures to look at."""
+    norms = group_norms(state)
     state.optimizer.zero_grad(set_to_none=True)
     guilty, present = [], []
     for batch in batches:
@@ -152,11 +186,12 @@ def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateRepor
     named = sorted(guilty or present)
     shown = ", ".join(map(str, named[:MOST_NAMED])) + (", ..." if len(named) > MOST_NAMED else "")
     kind = "predictions are not finite for" if guilty else "all predictions are finite; the update held"
+    lengths = ", ".join(f"{name} {norm:.3g}" for name, norm in norms.items())
     error = NotFiniteError(
-        f"the {what} is not finite ({kind} structures {shown} of the training set)",
+        f"the {what} is not finite ({kind} structures {shown} of the training set; gradient norms: {lengths})",
         fix="look at these structures (atoms too close, wrong units or labels), or lower train.lr",
     )
-    error.structures = tuple(named)
+    error.structures, error.norms = tuple(named), norms
     return error
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from forgefield.data.loader import Loader
 from forgefield.data.sizes import Planned, Sizes, plan_batches, total
+from forgefield.train.plan import batches_per_update
 from forgefield.train.settings import TrainSettings
 
 MOST_STEPS = 20  # batches that go forward and backward
@@ -57,7 +58,7 @@ def make_plan(loader: Loader, sizes: Sizes, settings: TrainSettings, epochs: int
     """Choose updates for at most `MOST_STEPS` batches."""
     planned = [_updates(batches, settings) for batches in plan_batches(loader, sizes, epochs)]
     everything = [update for epoch in planned for update in epoch]
-    per_update = min(settings.accum_steps, MOST_PER_UPDATE)
+    per_update = min(batches_per_update(len(loader), settings), MOST_PER_UPDATE)
     budget = MOST_STEPS // per_update
     n_probes = _PROBES if budget >= 2 * _FEW else 1 if budget >= _FEW else 0
     by_edges = sorted(everything, key=lambda update: total([b.size for b in update]).edges)
@@ -71,7 +72,7 @@ def make_plan(loader: Loader, sizes: Sizes, settings: TrainSettings, epochs: int
 
 def _updates(batches: list[Planned], settings: TrainSettings) -> list[list[Planned]]:
     """Group the batches of an epoch as the fit does; with `drop_last` an update that is not full is left out."""
-    size = settings.accum_steps
+    size = batches_per_update(len(batches), settings)
     found = [batches[k : k + size] for k in range(0, len(batches), size)]
     return [update for update in found if len(update) == size] if settings.drop_last else found
 

@@ -37,6 +37,7 @@ from forgefield.models.potential import Potential
 from forgefield.train.checkpoint import STATE
 from forgefield.train.loop import prepare
 from forgefield.train.loss import build_loss
+from forgefield.train.plan import updates_per_epoch
 
 # What a training task loads on its way; it takes memory.
 _LOADED = ("torch.utils.tensorboard", "forgefield.app.reports.page", "forgefield.export.artifact")
@@ -78,7 +79,8 @@ def forecast(config: RunConfig) -> Forecast:
     judged = _judged(run, potential, data)
     seconds = time.perf_counter() - begun
     gauge = Gauge(run.device)
-    state, losses = prepare(potential, config.train, run.device), build_loss(config.train)
+    per_epoch = updates_per_epoch(len(loader), config.train)
+    state, losses = prepare(potential, config.train, run.device, per_epoch), build_loss(config.train)
     plan = make_plan(loader, sizes, config.train, max(1, config.train.epochs - done))
     rehearsal = Rehearsal(state, loader, sizes, losses, config.train.max_grad_norm, gauge)
     shared = _carry_out(rehearsal, plan)

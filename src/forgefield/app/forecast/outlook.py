@@ -149,7 +149,9 @@ def _times(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen
         for step in rehearsal.steps if step.kind == "first"
     )  # fmt: skip
     validation = seen.checking.per_edge * float(sets.val.edges.sum())
-    epochs: float = train.epochs - seen.epochs_done
+    updates = float(np.mean([len(seconds) for seconds in of_updates]))
+    planned = train.epochs if train.max_updates is None else min(train.epochs, train.max_updates / updates)
+    epochs: float = max(0.0, planned - seen.epochs_done)
     saving = seen.saving.seconds * (1 + 1 / train.save_every)
     per_epoch = epoch + _cycles(train, plan, 1) * (validation + saving)
     training, stopped_by = first + epochs * per_epoch, "epochs"
@@ -163,7 +165,7 @@ def _times(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen
     return Times(
         seen.setup, first, float(np.mean(np.concatenate(of_updates))), cost.spread, epoch, validation,
         seen.saving.seconds, training, closing, seen.setup + training + closing, stopped_by, epochs,
-        round(np.mean([len(seconds) for seconds in of_updates])), share,
+        round(updates), share,
         seen.crowded,
     )  # fmt: skip
 

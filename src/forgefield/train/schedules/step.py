@@ -9,31 +9,37 @@ from pydantic import Field
 
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
-from forgefield.train.schedule import Schedule
+from forgefield.train.schedule import Schedule, Span
 
 
 class StepSettings(Settings):
     """What the step schedule takes from the `train` block."""
 
-    step_size: int = Field(description="epochs or cycles between reductions")
+    step_size: int = Field(description="steps between reductions")
     gamma: float = Field(description="factor of each reduction")
+    lr: float = Field(description="initial rate")
+    min_lr: float = Field(description="rate below which it does not go")
 
 
 class Step(Schedule):
-    """Multiply the rates by `gamma` every `step_size` epochs or cycles."""
+    """Rate = max(lr x gamma^(t // step_size), min_lr) after t steps.
+
+    Source:
+        PyTorch's StepLR, with a floor.
+    """
 
     needs_metric: ClassVar[bool] = False
 
-    def __init__(self, optimizer: torch.optim.Optimizer, settings: StepSettings) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, settings: StepSettings, span: Span | None = None) -> None:
         super().__init__(optimizer)
         self.settings = settings
         self.count = 0
 
     def step(self, metric: float) -> None:
-        """Count one epoch or cycle."""
+        """Count one step."""
         self.count += 1
         if self.count % self.settings.step_size == 0:
-            self.scale_rates(self.settings.gamma)
+            self.scale_rates(self.settings.gamma, lowest=self.settings.min_lr / self.settings.lr)
 
     def state(self) -> dict[str, Any]:
         """Return the count."""
@@ -44,4 +50,4 @@ class Step(Schedule):
         self.count = int(state["count"])
 
 
-ENTRY = Entry(StepSettings, Step, "lower the rate every few epochs or cycles")
+ENTRY = Entry(StepSettings, Step, "lower the rate every few steps")

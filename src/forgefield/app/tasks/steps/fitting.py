@@ -20,6 +20,10 @@ from forgefield.train.loop import FitResult, fit
 WORDS = {
     "epochs": "all epochs done",
     "early_stop": "stopped early: the validation loss no longer fell",
+    "early_stops": "stopped early: the conditions of train.early_stops are met",
+    "min_lr": "stopped: the validation loss no longer fell at train.min_lr",
+    "low_lr": "stopped: the learning rate fell below train.terminate_on_low_lr",
+    "max_updates": "stopped by train.max_updates; with a larger one `forgefield resume` continues",
     "max_minutes": "stopped by train.max_minutes; `forgefield resume` continues",
 }
 
@@ -58,6 +62,9 @@ def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: boo
         fit={
             "best_epoch": result.best_epoch,
             "best_metric": result.best_metric,
+            "best_by": run.config.train.best_metric,
+            "ranked": list(result.ranked),
+            "trained": list(result.trained),
             "epochs_done": result.epochs_done,
             "seconds": result.seconds,
             "reason": WORDS.get(result.reason, result.reason),

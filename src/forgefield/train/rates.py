@@ -1,0 +1,104 @@
+"""The learning rates of all groups: first rate, schedule and warm-up together."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from forgefield.core.catalog import Catalog
+from forgefield.train.catalogs import SCHEDULES
+from forgefield.train.plan import planned_updates
+from forgefield.train.schedule import Schedule, Span
+from forgefield.train.settings import TrainSettings, plugin_settings
+from forgefield.train.warmup import WarmUp
+
+Moment = Literal["update", "epoch", "cycle", "validation"]
+
+
+class LearningRates:
+    """Sets the rate of each group to that of the schedule times the factor of the warm-up.
+
+    Args:
+        optimizer: with the initial rates of its groups.
+        schedule: lowers the rates, or None.
+        warmup: factors by the number of updates, or None.
+        unit: at which moments a schedule that needs no metric steps.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, schedule: Schedule | None, warmup: WarmUp | None, unit: str = "epoch"
+    ) -> None:
+        self.optimizer, self.schedule, self.warmup, self.unit = optimizer, schedule, warmup, unit
+        self.updates = 0
+        self._own = [float(group["lr"]) for group in optimizer.param_groups]
+        self._write()
+
+    @property
+    def rates(self) -> list[float]:
+        """Rate of each group without warm-up."""
+        return self._own if self.schedule is None else self.schedule.rates
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the schedule wants the fit to end."""
+        return self.schedule is not None and self.schedule.exhausted
+
+    def reach(self, moment: Moment, metric: float = 0.0) -> None:
+        """Take note that an update, epoch, cycle or validation is over.
+
+        Args:
+            moment: what is over.
+            metric: validation loss, if it is a validation.
+        """
+        if moment == "update":
+            self.updates += 1
+        if self.schedule is not None and moment == ("validation" if self.schedule.needs_metric else self.unit):
+            self.schedule.step(metric)
+        self._write()
+
+    def state(self) -> dict[str, Any]:
+        """Return the numbers that must survive a restart."""
+        own = None if self.schedule is None else self.schedule.state()
+        return {"rates": list(self.rates), "updates": self.updates, "schedule": own}
+
+    def load(self, state: dict[str, Any] | None, updates: int) -> None:
+        """Take back what `state` returned.
+
+        Args:
+            state: it, or what checkpoints held before there were warm-ups: the state of the schedule alone.
+            updates: done so far, for such checkpoints.
+        """
+        if state is None or "rates" not in state:
+            rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+            state = {"rates": rates, "updates": updates, "schedule": state}
+        self.updates = int(state["updates"])
+        self._own = [float(rate) for rate in state["rates"]]
+        if self.schedule is not None:
+            self.schedule.rates = list(self._own)
+            self.schedule.load(state["schedule"])
+        self._write()
+
+    def _write(self) -> None:
+        factors = [1.0] * len(self.rates) if self.warmup is None else self.warmup.factors(self.updates)
+        for group, rate, factor in zip(self.optimizer.param_groups, self.rates, factors, strict=True):
+            group["lr"] = rate * factor
+
+
+def make_rates(optimizer: torch.optim.Optimizer, settings: TrainSettings, updates_per_epoch: int) -> LearningRates:
+    """Make schedule and warm-up of a fit.
+
+    Args:
+        optimizer: with the initial rates of its groups.
+        settings: the `train` block.
+        updates_per_epoch: updates in an epoch.
+    """
+    schedule = None
+    if settings.scheduler is not None:
+        unit = settings.scheduler_step_unit
+        every = {"epoch": updates_per_epoch, "update": 1, "cycle": max(1, settings.cycle_steps)}[unit]
+        span = Span(updates_per_epoch / every, planned_updates(updates_per_epoch, settings) / every)
+        build = Catalog(SCHEDULES).entry(settings.scheduler).build
+        schedule = build(optimizer, plugin_settings(SCHEDULES, settings.scheduler, settings), span)
+    warmup = WarmUp(settings.warmup, optimizer, settings.warmup_steps) if settings.warmup is not None else None
+    return LearningRates(optimizer, schedule, warmup, settings.scheduler_step_unit)
