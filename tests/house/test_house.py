@@ -28,6 +28,7 @@ PLUGINS = [
     "train/losses",
     "train/optimizers",
     "train/schedules",
+    "train/records",
     "export/targets",
 ]
 

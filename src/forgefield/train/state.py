@@ -18,7 +18,7 @@ from forgefield.train.schedule import Schedule
 
 @dataclass
 class Running:
-    """Sums over the updates of the current cycle, as plain floats."""
+    """Sums over the updates since the last validation, as plain floats; `errors` as `tally.Tally` adds them."""
 
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
@@ -26,7 +26,8 @@ class Running:
     structures: int = 0
     grad_norm: float = 0.0
     seconds: float = 0.0
-    learning_rate: float = 0.0
+    rates: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, list[float]] = field(default_factory=dict)
 
     def means(self) -> dict[str, float | None]:
         """Return the loss terms as ratios of sums; None where nothing was labelled."""
@@ -57,7 +58,7 @@ class Progress:
         skipped: updates left out by gradient scaling.
         compiled: whether the model is being trained compiled; a fit that is continued then is so at once.
         best: the best validation so far.
-        running: sums over the current cycle.
+        running: sums since the last validation.
     """
 
     epoch: int = 0
@@ -122,6 +123,7 @@ class TrainState:
         return self.average.in_place() if self.average else nullcontext()
 
     @property
-    def learning_rate(self) -> float:
-        """Rate of the first group; all groups share one schedule."""
-        return float(self.optimizer.param_groups[0]["lr"])
+    def learning_rates(self) -> dict[str, float]:
+        """Rate of each parameter group, by its name."""
+        groups = self.optimizer.param_groups
+        return {str(group.get("name", k)): float(group["lr"]) for k, group in enumerate(groups)}

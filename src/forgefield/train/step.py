@@ -13,6 +13,7 @@ from torch import Tensor
 from forgefield.core.errors import ForgeError
 from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.state import TrainState
+from forgefield.train.tally import Tally
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch
@@ -45,7 +46,12 @@ def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[obje
 
 
 def take_update(
-    state: TrainState, batches: Sequence[Batch], losses: WeightedLoss, *, max_grad_norm: float | None = None
+    state: TrainState,
+    batches: Sequence[Batch],
+    losses: WeightedLoss,
+    *,
+    max_grad_norm: float | None = None,
+    tally: Tally | None = None,
 ) -> UpdateReport:
     """Update the weights once, from one batch or several accumulated ones.
 
@@ -57,6 +63,7 @@ def take_update(
         batches: the batches of this update.
         losses: what is minimised.
         max_grad_norm: longest gradient allowed; longer ones are shortened.
+        tally: gets the errors of the predictions.
 
     Raises:
         NotFiniteError: loss or gradient is not a number; the weights are as they were. Structures are named by their
@@ -67,7 +74,7 @@ def take_update(
     counts = _added([losses.counts(batch.labels) for batch in batches])
     parts = []
     for batch in batches:
-        sums = _backward(state, batch, losses, counts)
+        sums = _backward(state, batch, losses, counts, tally)
         parts.append({name: value.detach() for name, value in sums.items()})
     sums = _added(parts)
     report = losses.combine(sums, counts)
@@ -86,11 +93,15 @@ def take_update(
     return result
 
 
-def _backward(state: TrainState, batch: Batch, losses: WeightedLoss, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+def _backward(
+    state: TrainState, batch: Batch, losses: WeightedLoss, counts: dict[str, Tensor], tally: Tally | None
+) -> dict[str, Tensor]:
     """Add the gradient of one batch's share of the loss; returns its sums."""
     device = batch.graph.positions.device
     with autocast(device, state.scaler is not None):
         outputs = state.predict(batch.graph)
+    if tally is not None:
+        tally.add(outputs, batch)
     sums = losses.sums(outputs, batch.labels)
     loss = losses.combine(sums, counts).total
     (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
