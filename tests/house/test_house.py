@@ -30,6 +30,7 @@ PLUGINS = [
     "train/schedules",
     "train/records",
     "export/targets",
+    "app/translate",
 ]
 
 
