@@ -70,7 +70,7 @@ class Mlflow(Sink):
         found = self.client.get_experiment_by_name(settings.experiment)
         experiment = found.experiment_id if found else self.client.create_experiment(settings.experiment)
         name = settings.name or origin.folder.resolve().name
-        identity = self.client.create_run(experiment, run_name=name).info.run_id
+        identity = str(self.client.create_run(experiment, run_name=name).info.run_id)
         for key, value in _flat(origin.train):
             self.client.log_param(identity, key, value[:LONGEST])
         write_atomic(known, identity + "\n")
