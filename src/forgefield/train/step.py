@@ -69,7 +69,8 @@ def take_update(
         NotFiniteError: loss or gradient is not a number; the weights are as they were. Structures are named by their
             index in the training set.
     """
-    state.potential.train()
+    if not state.potential.training:  # walking through all modules takes a while
+        state.potential.train()
     state.optimizer.zero_grad(set_to_none=True)
     counts = _added([losses.counts(batch.labels) for batch in batches])
     parts = []

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from forgefield.data.loader import Batch
     from forgefield.models.potential import Outputs, Potential
 
-ALL = "all"
 Sums = dict[str, list[float]]
 
 
@@ -34,7 +33,8 @@ class Tally:
         quantities = ("energy", "forces", "stress")
         self.places = [f"head/{head}/{quantity}" for head in heads for quantity in quantities]
         self.places += [f"element/{symbol(z)}/forces" for z in self.elements]
-        self.n_heads, self.sums = len(heads), torch.zeros(0)
+        self.numbers, self.head_index = torch.tensor(self.elements), torch.arange(len(heads))
+        self.sums = torch.zeros(0)
         self.reset()
 
     @classmethod
@@ -53,17 +53,17 @@ class Tally:
         energy = (outputs.energy.detach().double() - labels.energy).unsqueeze(1) / n_atoms
         forces = outputs.forces.detach().double() - labels.forces
         stress = (outputs.stress.detach().double() - labels.stress).flatten(1)
-        by_head = _members(graph.head, torch.arange(self.n_heads, device=graph.head.device))
-        atom_head = graph.head.index_select(0, labels.structure)
-        numbers = torch.as_tensor(self.elements, device=graph.numbers.device)
+        if self.numbers.device != graph.numbers.device:
+            self.numbers, self.head_index = self.numbers.to(graph.head.device), self.head_index.to(graph.head.device)
+        by_head = _members(graph.head, self.head_index)
         of_forces = _three(forces, labels.has_forces)
         parts = [
             by_head @ _three(energy, labels.has_energy),
-            _members(atom_head, torch.arange(self.n_heads, device=atom_head.device)) @ of_forces,
+            by_head.index_select(1, labels.structure) @ of_forces,
             by_head @ _three(stress, labels.has_stress),
         ]
         per_head = torch.stack(parts, 1).reshape(-1, 3)
-        per_element = _members(graph.numbers.index_select(0, graph.inverse), numbers) @ of_forces
+        per_element = _members(graph.numbers.index_select(0, graph.inverse), self.numbers) @ of_forces
         found = torch.cat([per_head, per_element])
         self.sums = found if self.sums.numel() == 0 else self.sums + found
 
