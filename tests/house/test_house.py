@@ -28,7 +28,9 @@ PLUGINS = [
     "train/losses",
     "train/optimizers",
     "train/schedules",
+    "train/records",
     "export/targets",
+    "app/translate",
 ]
 
 

@@ -23,6 +23,7 @@ from forgefield.app.commands import (
     run,
     schema,
     train,
+    translate,
 )
 from forgefield.app.commands.execution import DEBUG, guarded
 
@@ -38,6 +39,7 @@ START, FILES, FLAGS, LOOK = "Begin here", "From a file", "Without a file", "Look
 COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("init", init.command, START),
     ("check", check.command, START),
+    ("translate", translate.command, START),
     ("run", run.command, FILES),
     ("train", train.command, FLAGS),
     ("finetune", finetune.command, FLAGS),

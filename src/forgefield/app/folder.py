@@ -26,7 +26,10 @@ _SIGNS_OF_A_RUN = (
     "split.json",
     "artifacts",
 )
-_LAYOUT = (*_SIGNS_OF_A_RUN, "history.csv", "events.jsonl", "trained.json", "tensorboard", "evaluation", "report.html")
+_LAYOUT = (
+    *_SIGNS_OF_A_RUN, "history.csv", "breakdown.jsonl", "breakdown.csv", "events.jsonl", "trained.json", "tensorboard",
+    "wandb", "mlruns", "mlflow_run.txt", "evaluation", "report.html",
+)  # fmt: skip
 
 
 class RunFolder:
@@ -44,6 +47,7 @@ class RunFolder:
         self.split = self.root / "split.json"
         self.history = self.root / "history.jsonl"
         self.history_csv = self.root / "history.csv"
+        self.breakdown = self.root / "breakdown.jsonl"
         self.tensorboard = self.root / "tensorboard"
         self.checkpoints = self.root / "checkpoints"
         self.best = self.checkpoints / "best"

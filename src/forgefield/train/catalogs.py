@@ -9,6 +9,7 @@ from forgefield.core.errors import ForgeError
 LOSSES = "forgefield.train.losses"
 OPTIMIZERS = "forgefield.train.optimizers"
 SCHEDULES = "forgefield.train.schedules"
+RECORDS = "forgefield.train.records"
 
 
 def as_value_error(action: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from forgefield.core.errors import DataError, ForgeError
+from forgefield.train.breakdown import breakdown
 from forgefield.train.checkpoint import Stamp, save_checkpoint
 from forgefield.train.compilation import Compilation
 from forgefield.train.evaluate import validate
@@ -20,11 +21,13 @@ from forgefield.train.metrics import Metrics
 from forgefield.train.plan import batches_per_update, planned_updates, updates_per_epoch, usable_batches
 from forgefield.train.ranking import folder_name, prune, rank
 from forgefield.train.rates import Moment
-from forgefield.train.recorder import Recorder, Row, peak_memory, validation_columns
+from forgefield.train.recorder import Recorder, peak_memory, validation_columns
 from forgefield.train.settings import TrainSettings
+from forgefield.train.sink import Row
 from forgefield.train.state import Best, Running, TrainState
 from forgefield.train.step import NotFiniteError, UpdateReport, take_update
 from forgefield.train.stopping import Stopping, metric_of, validation_values
+from forgefield.train.tally import Tally
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch, Loader
@@ -60,6 +63,7 @@ class Cycles:
         self.state, self.settings, self.stamp = state, settings, stamp
         self.train_loader, self.val_loader = train_loader, val_loader
         self.losses: WeightedLoss = build_loss(settings)
+        self.tally = Tally.of(state.potential)
         self.checkpoints, self.device = checkpoints, device
         self.usable = usable_batches(len(train_loader), settings)
         self.per_update = batches_per_update(self.usable, settings)
@@ -88,7 +92,7 @@ class Cycles:
                         self._end_cycle(recorder, partial=False)
                     if self._stop_reason() is not None:
                         break
-        if self.state.progress.cycle_updates and self.updates_here:
+        if self.state.progress.running.updates and self.updates_here:
             self._end_cycle(recorder, partial=True)
         elif self.saved_update != self.state.progress.update:
             self._save("last")
@@ -109,7 +113,8 @@ class Cycles:
 
     def _update(self, batches: list[Batch], recorder: Recorder) -> None:
         progress = self.state.progress
-        rate, epoch = self.state.learning_rate, progress.epoch + 1
+        rates, epoch, before = self.state.learning_rates, progress.epoch + 1, progress.running.seconds
+        self.tally.reset()
         try:
             report = take_update(
                 self.state,
@@ -117,6 +122,7 @@ class Cycles:
                 self.losses,
                 max_grad_norm=self.settings.max_grad_norm,
                 max_grad_value=self.settings.max_grad_value,
+                tally=self.tally,
             )
         except NotFiniteError as error:
             raise self._explained(error, f"epoch {epoch}, update {progress.update + 1}") from error
@@ -124,12 +130,13 @@ class Cycles:
         progress.cycle_updates += 1
         progress.batch += len(batches)
         self.updates_here += 1
-        self._count(report, rate)
+        self._count(report, rates)
+        speed = report.n_structures / max(progress.running.seconds - before, 1e-9)
         self._reach("update")
         if progress.batch >= self.usable:
             progress.epoch, progress.batch = progress.epoch + 1, 0
             self._reach("epoch")
-        recorder.update(progress.update, epoch, report, rate)
+        recorder.update(progress.update, epoch, report, rates, speed)
         self.compilation.look()
 
     def _explained(self, error: NotFiniteError, where: str) -> ForgeError:
@@ -139,8 +146,8 @@ class Cycles:
         kept = f"the last good checkpoint is kept in {self.checkpoints}" if saved else "nothing was saved yet"
         return ForgeError(f"{error.what}, the first is {origin!r}; {kept}", where, error.fix)
 
-    def _count(self, report: UpdateReport, rate: float) -> None:
-        """Add one update to the sums of the cycle."""
+    def _count(self, report: UpdateReport, rates: dict[str, float]) -> None:
+        """Add one update to the sums since the last validation."""
         running, now = self.state.progress.running, time.monotonic()
         for name in report.sums:
             running.sums[name] = running.sums.get(name, 0.0) + report.sums[name]
@@ -148,7 +155,8 @@ class Cycles:
         running.updates += 1
         running.structures += report.n_structures
         running.grad_norm += report.grad_norm
-        running.learning_rate = rate
+        running.rates = rates
+        self.tally.add_to(running.errors)
         running.seconds += now - self.tick
         self.tick = now
         self.state.progress.skipped += report.skipped
@@ -158,7 +166,25 @@ class Cycles:
         return progress.cycle_updates == length if length else progress.batch == 0
 
     def _end_cycle(self, recorder: Recorder, *, partial: bool) -> None:
-        """Validate, judge, schedule, record and save, in this order."""
+        """Validate where it is due, judge, schedule, record and save, in this order."""
+        progress = self.state.progress
+        if not partial and (progress.cycle + 1) % self.settings.validate_every:
+            self._pass_cycle()
+        else:
+            self._judge_cycle(recorder, partial=partial)
+        if partial or progress.cycle % self.settings.save_every == 0:
+            self._save("last")
+        self.tick = time.monotonic()
+
+    def _pass_cycle(self) -> None:
+        """End a cycle that is not validated; the sums go on."""
+        progress = self.state.progress
+        progress.cycle, progress.cycle_updates = progress.cycle + 1, 0
+        progress.seconds = self.seconds_before + time.monotonic() - self.started
+        self._reach("cycle")
+
+    def _judge_cycle(self, recorder: Recorder, *, partial: bool) -> None:
+        """Validate, judge, schedule and record."""
         progress = self.state.progress
         self._check_labels(recorder)
         with self.state.averaged():
@@ -179,19 +205,18 @@ class Cycles:
             progress.best = entry
         progress.seconds = self.seconds_before + time.monotonic() - self.started
         row = self._row(loss, metrics, best=improved, partial=partial)
+        place = {"cycle": progress.cycle, "epoch": progress.epoch_now, "update": progress.update}
+        parts = breakdown(place, progress.running.errors, metrics, progress.running.rates)
         if not partial:
             self.stopping.judge(values)
             self._reach("validation", value)
             self._reach("cycle")
             progress.running, progress.cycle_updates = Running(), 0
-        recorder.cycle(row)
+        recorder.cycle(row, parts)
         if improved:
             self._save("best")
         if ranked:
             self._save(folder_name(entry))
-        if partial or progress.cycle % self.settings.save_every == 0:
-            self._save("last")
-        self.tick = time.monotonic()
 
     def _check_labels(self, recorder: Recorder) -> None:
         """Refuse to train on a quantity that nothing is labelled with."""
@@ -223,7 +248,7 @@ class Cycles:
             "update": progress.update,
             "seconds": running.seconds + time.monotonic() - self.tick,
             "total_seconds": progress.seconds,
-            "lr": running.learning_rate,
+            "lr": next(iter(running.rates.values())),
             "grad_norm": running.grad_norm / running.updates,
             "train_loss": total,
             **{f"train_{name}": value for name, value in train.items()},

@@ -140,15 +140,18 @@ def validate(
     Raises:
         DataError: the loader is empty, or a prediction is not finite.
     """
-    parts, sums, counts = [], [], []
+    parts, heads, sums, counts = [], [], [], []
     for batch, outputs in _predict(potential, loader, amp):
         parts.append(_columns(batch, outputs))
+        heads.append(_host(batch.graph.head))
         sums.append(losses.sums(outputs, batch.labels))
         counts.append(losses.counts(batch.labels))
     table = _join(parts)
     _check_finite(table, loader)
     added = [{name: torch.stack([p[name] for p in part]).sum(0) for name in losses.terms} for part in (sums, counts)]
-    return losses.combine(*added), measure_errors(table)
+    order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
+    names = np.array(potential.heads, dtype=object)[np.concatenate(heads)[order]]
+    return losses.combine(*added), measure_errors(table, {"head": names})
 
 
 def _predict(potential: Potential, loader: Loader, amp: bool) -> Iterator[tuple[Batch, Outputs]]:

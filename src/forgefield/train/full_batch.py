@@ -15,6 +15,7 @@ from forgefield.train.step import UpdateReport, _added, _backward, _not_finite, 
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch
+    from forgefield.train.tally import Tally
 
 TOO_FAR = 1e3  # a trial step whose loss is no number counts as a loss so many times the present one
 
@@ -27,8 +28,8 @@ def is_full_batch(optimizer: torch.optim.Optimizer) -> bool:
 class _Objective:
     """Loss and gradient over all batches, with the decay as a part of both; the same random numbers each time."""
 
-    def __init__(self, state: TrainState, batches: Sequence[Batch], losses: WeightedLoss) -> None:
-        self.state, self.batches, self.losses = state, batches, losses
+    def __init__(self, state: TrainState, batches: Sequence[Batch], losses: WeightedLoss, tally: Tally | None) -> None:
+        self.state, self.batches, self.losses, self.tally = state, batches, losses, tally
         self.counts = _added([losses.counts(batch.labels) for batch in batches])
         group = state.optimizer.param_groups[0]
         self.parameters: list[Tensor] = group["params"]
@@ -51,7 +52,8 @@ class _Objective:
         self.state.optimizer.zero_grad(set_to_none=True)
         parts = []
         for batch in self.batches:
-            sums = _backward(self.state, batch, self.losses, self.counts)
+            tally = self.tally if self.first is None else None
+            sums = _backward(self.state, batch, self.losses, self.counts, tally)
             parts.append({name: value.detach() for name, value in sums.items()})
         sums = _added(parts)
         report = self.losses.combine(sums, self.counts)
@@ -84,7 +86,9 @@ class _Objective:
         return torch.full_like(value, TOO_FAR * (1.0 + abs(self.start)))
 
 
-def take_full_update(state: TrainState, batches: Sequence[Batch], losses: WeightedLoss) -> UpdateReport:
+def take_full_update(
+    state: TrainState, batches: Sequence[Batch], losses: WeightedLoss, tally: Tally | None = None
+) -> UpdateReport:
     """Update the weights once by iterations over the whole training set.
 
     The line search compares losses, so gradients are not clipped, and decay is a term of the loss. A trial step whose
@@ -94,6 +98,7 @@ def take_full_update(state: TrainState, batches: Sequence[Batch], losses: Weight
         state: potential, optimizer and average are changed.
         batches: all of the training set.
         losses: what is minimised.
+        tally: gets the errors of the predictions before the update.
 
     Returns:
         Loss (without decay) and gradient norm before the update.
@@ -102,7 +107,7 @@ def take_full_update(state: TrainState, batches: Sequence[Batch], losses: Weight
         NotFiniteError: loss or gradient is not a number; the weights are as they were.
     """
     state.potential.train()
-    objective = _Objective(state, batches, losses)
+    objective = _Objective(state, batches, losses, tally)
     state.optimizer.step(cast("Callable[[], float]", objective))
     assert objective.first is not None
     if state.average is not None:

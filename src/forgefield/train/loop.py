@@ -42,7 +42,7 @@ class FitResult:
         epochs_done: epochs completed.
         seconds: time spent by this call, s.
         reason: why it ended, see `stopping.Stopping.reason`.
-        history: path of history.jsonl.
+        history: path of history.jsonl; it is there if `jsonl` is among the loggers.
         epochs_here: epochs completed by this call.
         compilation: what was decided about compiling, and why, in sentences.
         trained: parameter groups and what is frozen, as in `trained.json`.
@@ -83,8 +83,8 @@ def fit(
         train_loader: batches on `device`; their order depends on seed and epoch alone.
         val_loader: validation batches on `device`.
         settings: the `train` block.
-        folder: run folder; gets `checkpoints/{best,last}`, `history.jsonl`, `history.csv`, `events.jsonl`,
-            `tensorboard/`.
+        folder: run folder; gets `checkpoints/{best,last}`, `events.jsonl` and what `loggers` names: `history.jsonl`,
+            `breakdown.jsonl`, the same as `.csv`, `tensorboard/`, `wandb/`, `mlruns/`.
         device: where to train.
         resume: continue from `checkpoints/last` exactly as if the fit had never stopped.
         config_fingerprint: of the model and all else that must not change when resuming.

@@ -18,7 +18,7 @@ from forgefield.train.rates import LearningRates
 
 @dataclass
 class Running:
-    """Sums over the updates of the current cycle, as plain floats."""
+    """Sums over the updates since the last validation, as plain floats; `errors` as `tally.Tally` adds them."""
 
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
@@ -26,7 +26,8 @@ class Running:
     structures: int = 0
     grad_norm: float = 0.0
     seconds: float = 0.0
-    learning_rate: float = 0.0
+    rates: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, list[float]] = field(default_factory=dict)
 
     def means(self) -> dict[str, float | None]:
         """Return the loss terms as ratios of sums; None where nothing was labelled."""
@@ -66,7 +67,7 @@ class Progress:
         skipped: updates left out by gradient scaling.
         compiled: whether the model is being trained compiled; a fit that is continued then is so at once.
         best: the best validation so far.
-        running: sums over the current cycle.
+        running: sums since the last validation.
         stops: what the early stops remember, by metric.
         ranked: the best validations of which checkpoints are kept, the best first.
     """
@@ -140,6 +141,7 @@ class TrainState:
         return self.average.in_place() if self.average else nullcontext()
 
     @property
-    def learning_rate(self) -> float:
-        """Rate of the first group; all groups share schedule and warm-up."""
-        return float(self.optimizer.param_groups[0]["lr"])
+    def learning_rates(self) -> dict[str, float]:
+        """Rate of each parameter group, by its name."""
+        groups = self.optimizer.param_groups
+        return {str(group.get("name", k)): float(group["lr"]) for k, group in enumerate(groups)}

@@ -13,6 +13,7 @@ from torch import Tensor
 from forgefield.core.errors import ForgeError
 from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.state import TrainState
+from forgefield.train.tally import Tally
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch
@@ -55,6 +56,7 @@ def take_update(
     *,
     max_grad_norm: float | None = None,
     max_grad_value: float | None = None,
+    tally: Tally | None = None,
 ) -> UpdateReport:
     """Update the weights once, from one batch or several accumulated ones.
 
@@ -67,6 +69,7 @@ def take_update(
         losses: what is minimised.
         max_grad_norm: longest gradient allowed; longer ones are shortened.
         max_grad_value: largest element of a gradient allowed; larger ones are cut.
+        tally: gets the errors of the predictions.
 
     Raises:
         NotFiniteError: loss or gradient is not a number; the weights are as they were. Structures are named by their
@@ -75,13 +78,14 @@ def take_update(
     from forgefield.train.full_batch import is_full_batch, take_full_update  # which builds on this module
 
     if is_full_batch(state.optimizer):
-        return take_full_update(state, batches, losses)
-    state.potential.train()
+        return take_full_update(state, batches, losses, tally)
+    if not state.potential.training:  # walking through all modules takes a while
+        state.potential.train()
     state.optimizer.zero_grad(set_to_none=True)
     counts = _added([losses.counts(batch.labels) for batch in batches])
     parts = []
     for batch in batches:
-        sums = _backward(state, batch, losses, counts)
+        sums = _backward(state, batch, losses, counts, tally)
         parts.append({name: value.detach() for name, value in sums.items()})
     sums = _added(parts)
     report = losses.combine(sums, counts)
@@ -100,11 +104,15 @@ def take_update(
     return result
 
 
-def _backward(state: TrainState, batch: Batch, losses: WeightedLoss, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+def _backward(
+    state: TrainState, batch: Batch, losses: WeightedLoss, counts: dict[str, Tensor], tally: Tally | None
+) -> dict[str, Tensor]:
     """Add the gradient of one batch's share of the loss; returns its sums."""
     device = batch.graph.positions.device
     with autocast(device, state.scaler is not None):
         outputs = state.predict(batch.graph)
+    if tally is not None:
+        tally.add(outputs, batch)
     sums = losses.sums(outputs, batch.labels)
     loss = losses.combine(sums, counts).total
     (state.scaler.scale(loss) if state.scaler is not None else loss).backward()

@@ -220,3 +220,26 @@ def test_an_axis_survives_equal_and_missing_values():
     assert axis_over("x", np.array([2.0, 2.0])).high > 2.0
     assert axis_over("x", np.array([np.nan]), log=True).low > 0
     assert axis_over("x", np.array([3.0, -1.0, 0.0]), log=True).low > 0
+
+
+def test_errors_by_head_and_element_of_the_best_validation(tmp_path):
+    """Only where there is more than one; the rows of other validations are not shown."""
+    root = tmp_path / "run"
+    write_fake_run(root, n=10, epochs=2)
+    lines = (root / "history.jsonl").read_text().splitlines()
+    history = [json.loads(line) | {"update": 10 * k} for k, line in enumerate(lines, 1)]
+    history = [row | {"best": row["update"] == 10} for row in history]
+    (root / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
+    names = {"head": ["only"], "element": ["H", "O"]}
+    rows = [
+        {"update": update, "set": part, "group": group, "name": name, "energy_rmse_per_atom": None,
+         "forces_rmse": 0.0123 * update * (1 + k) + (part == "val"), "stress_rmse": None}
+        for update in (10, 20) for part in ("train", "val") for group in names for k, name in enumerate(names[group])
+    ]  # fmt: skip
+    (root / "breakdown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = write_report(root).read_text()
+    table = text.split("By element, while training", 1)[1].split("</table>", 1)[0]
+    assert '<th class="n">F RMSE, training</th><th class="n">F RMSE, validation</th></tr>' in table
+    assert [row.split("<td>")[1].split("<")[0] for row in table.split("<tr>")[2:]] == ["H", "O"]
+    assert all(value in table for value in ("123", "246", "1,123", "1,246"))
+    assert "By head, while training" not in text

@@ -20,8 +20,9 @@ from forgefield.data.sizes import total
 from forgefield.train.settings import TrainSettings
 from forgefield.train.state import TrainState
 
-# Bytes of records: a row of history.jsonl and .csv with its TensorBoard events; all else that is small; report.html.
-_ROW, _RECORDS, _REPORT = 3_500, 30_000, 100_000
+# Bytes of records: a validation in history.jsonl, .csv and TensorBoard; more for each head and element in the breakdown
+# of it; all else that is small; report.html.
+_ROW, _PART, _RECORDS, _REPORT = 4_000, 1_500, 30_000, 100_000
 _STATE_JSON = 20_000
 _TRACE = 100_000  # code of a TorchScript file
 
@@ -152,8 +153,8 @@ def _times(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen
     updates = float(np.mean([len(seconds) for seconds in of_updates]))
     planned = train.epochs if train.max_updates is None else min(train.epochs, train.max_updates / updates)
     epochs: float = max(0.0, planned - seen.epochs_done)
-    saving = seen.saving.seconds * (1 + 1 / train.save_every)
-    per_epoch = epoch + _cycles(train, plan, 1) * (validation + saving)
+    saving = seen.saving.seconds * (1 / train.validate_every + 1 / train.save_every)
+    per_epoch = epoch + _cycles(train, plan, 1) * (validation / train.validate_every + saving)
     training, stopped_by = first + epochs * per_epoch, "epochs"
     if train.max_minutes is not None and training > 60 * train.max_minutes:
         stopped_by, training = "max_minutes", 60 * train.max_minutes + validation + saving
@@ -201,7 +202,8 @@ def _disk(config: RunConfig, state: TrainState, sets: Sets, seen: Observed, cycl
     artifacts = weights + len(config.export.targets) * (model + _TRACE) if config.export.standard_artifacts else 0
     atoms = sum(int(s.atoms.sum()) for s in (sets.val, sets.test) if s is not None)
     evaluation = round(seen.checking.bytes_per_atom * atoms)
-    records = _RECORDS + math.ceil(cycles) * _ROW
+    parts = len(state.potential.heads) + len(state.potential.elements)
+    records = _RECORDS + math.ceil(cycles / config.train.validate_every) * (_ROW + parts * _PART)
     everything = 2 * checkpoint + artifacts + evaluation + records + _REPORT
     place = config.run_dir
     there = next((p for p in (place, *place.parents) if p.is_dir()), None) if place is not None else None

@@ -99,7 +99,8 @@ class Contents:
         config: the resolved configuration as plain values.
         config_text: the same as text.
         statistics: statistics.json, or empty.
-        history: one mapping per epoch.
+        history: one mapping per validation.
+        breakdown: the same by head, element and parameter group, as in breakdown.jsonl.
         evaluated: evaluated sets, the one to judge by first (test before validation).
         manifest: the manifest of the exported model, or empty.
     """
@@ -112,6 +113,7 @@ class Contents:
     history: list[dict[str, Any]]
     evaluated: list[Evaluated]
     manifest: dict[str, Any] = field(default_factory=dict)
+    breakdown: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def artifacts(self) -> Path:
@@ -144,6 +146,7 @@ def read_contents(run_dir: str | Path) -> Contents:
         history=_read_history(folder.history),
         evaluated=sorted(found, key=lambda one: _judging_order(one.name, record.get("judged"))),
         manifest=read_json(manifest) if manifest.is_file() else {},
+        breakdown=_read_history(folder.breakdown),
     )
 
 
@@ -161,7 +164,7 @@ def _read_evaluation(path: Path, root: Path) -> Evaluated:
 
 
 def _read_history(path: Path) -> list[dict[str, Any]]:
-    """Read history.jsonl; a last line cut short by a crash is left out."""
+    """Read history.jsonl or breakdown.jsonl; a last line cut short by a crash is left out."""
     if not path.is_file():
         return []
     lines = []

@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from forgefield.app.reports import charts, tables
+from forgefield.app.reports import breakdown, charts, tables
 from forgefield.app.reports.contents import Contents, read_contents
 from forgefield.app.reports.markup import (
     card,
@@ -41,7 +41,12 @@ def write_report(run_dir: str | Path) -> Path:
 def render(contents: Contents) -> str:
     """Return the page as text."""
     sections = [
-        section("learning", "Learning", side_by_side(*charts.learning_curves(contents))),
+        section(
+            "learning",
+            "Learning",
+            side_by_side(*charts.learning_curves(contents)),
+            side_by_side(*breakdown.errors_at_best(contents), columns=2),
+        ),
         *_accuracy(contents),
         section("use", "Use it", _use(contents)),
         section(

@@ -1,0 +1,1 @@
+"""Tables of the settings of other programs, one each; the name is that of `forgefield translate --from NAME`."""
