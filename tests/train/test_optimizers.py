@@ -143,7 +143,7 @@ def test_a_trial_step_that_is_no_number_is_shortened(monkeypatch):
     start, met = potential.architecture.readouts[0].weight.detach().clone(), []
     real = full_batch._backward
 
-    def walled(state, batch, losses, counts):
+    def walled(state, batch, losses, counts, tally=None):
         sums = real(state, batch, losses, counts)
         beyond = (potential.architecture.readouts[0].weight - start).abs().max() > 0.5
         met.append(bool(beyond))

@@ -40,7 +40,7 @@ FILES = {
 @pytest.mark.parametrize("chosen", [(), ("csv",), ("jsonl",), ("tensorboard",), ("csv", "jsonl", "tensorboard")])
 def test_each_sink_writes_its_own_files_and_no_other(tmp_path, chosen):
     run(tmp_path, quiet(epochs=1, loggers=chosen))
-    wanted = set().union(*(FILES[name] for name in chosen)) | {"checkpoints"}
+    wanted = set().union(*(FILES[name] for name in chosen)) | {"checkpoints", "trained.json"}
     assert {path.name for path in tmp_path.iterdir()} == wanted
 
 
