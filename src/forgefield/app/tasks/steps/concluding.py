@@ -49,7 +49,7 @@ def judge(run: Run, potential: Potential, data: TrainingData, test: Dataset | No
     sets: dict[str, Dataset] = {}
     if test is not None:
         sets[set_name(run.config.data.test)] = test
-    sets["val" if data.val is not None else "train"] = data.val or data.train
+    sets["val" if data.val is not None else "train"] = data.checked
     found: dict[str, Any] = {}
     with run.record.stage("evaluation"):
         for name, dataset in sets.items():
