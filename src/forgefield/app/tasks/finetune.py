@@ -13,7 +13,6 @@ from forgefield.app.tasks.steps.datasets import load_training_data, note_trainin
 from forgefield.app.tasks.steps.fitting import checking_loader, fit_model
 from forgefield.app.tasks.steps.models import find_bundle, measure_data, note_model
 from forgefield.app.tasks.steps.outcome import TaskResult
-from forgefield.app.tasks.steps.references import ReferenceRow
 from forgefield.app.tasks.steps.run import Run, new_run
 from forgefield.app.tasks.steps.starting import Start, begin
 from forgefield.core.elements import symbol
@@ -67,7 +66,7 @@ def tell_start(run: Run, start: Start, data: TrainingData) -> None:
         *_tensor_lines(start.tensors, origin["weights_sha256"]),
         f"  cutoff {potential.cutoff:g} Å; {dtype}{converted}",
         f"  reference energies: {REFERENCES[start.how]}",
-        *_reference_lines(start.references.rows),
+        *(f"    {row}" for row in start.references.rows if row.moved),
         *(f"  {note}" for note in start.references.notes),
         *([f"  not in the new data, kept: {' '.join(absent)}"] if absent else []),
         *(_errors(head, errors, len(potential.heads)) for head, errors in before["by_head"].items()),  # type: ignore[union-attr]
@@ -99,17 +98,6 @@ def _tensor_lines(rows: list[TensorRow], digest: str) -> list[str]:
         lines.append(f"  {name:<{width}}  {len(part):>7} {loaded:>10,} {new:>10,} {left:>10,}")
     notes = dict.fromkeys(text for row in rows for text in row.note.split("; ") if text)
     return [*lines, *([f"  new: {'; '.join(notes)}"] if notes else [])]
-
-
-def _reference_lines(rows: list[ReferenceRow]) -> list[str]:
-    """Return one line for each reference energy that changed."""
-    changed = [row for row in rows if row.before is None or row.before != row.after]
-    return [
-        f"    {row.element} of head {row.head}: "
-        + ("new" if row.before is None else f"{row.before:.4f}")
-        + f" -> {row.after:.4f} eV ({row.source})"
-        for row in changed
-    ]
 
 
 def _origin(run: Run) -> dict[str, Any]:

@@ -30,6 +30,15 @@ class ReferenceRow(NamedTuple):
     after: float
     source: str
 
+    @property
+    def moved(self) -> bool:
+        """Whether it is new or differs by more than a rounding."""
+        return self.before is None or abs(self.after - self.before) > 1e-6
+
+    def __str__(self) -> str:
+        before = "new" if self.before is None else f"{self.before:.4f}"
+        return f"{self.element} of head {self.head}: {before} -> {self.after:.4f} eV ({self.source})"
+
 
 class References(NamedTuple):
     """What was done with the reference energies, and what the user should know."""
