@@ -21,6 +21,7 @@ from forgefield.app.run_rules import PREDICTING, TRAINING
 from forgefield.app.tasks.steps.datasets import check_heads, check_some_label, heads_of, open_asked, trained_quantities
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import cutoff_of, find_bundle, load_start
+from forgefield.app.tuning_check import look_at_start
 from forgefield.core.elements import symbol
 from forgefield.core.errors import ForgeError
 from forgefield.data.checks import check_elements, check_labels
@@ -194,6 +195,9 @@ class Checkup:
             self._add("data.val", "warn", "no validation data: the best epoch is chosen on the training data")
         known = data.train.elements() if start is None else start.elements
         owner = "the training data" if start is None else "the model"
+        if start is not None and self.config.task == "finetune":
+            self._finetuning(data)
+            return
         if start is not None:
             self._try("elements", lambda: check_elements(data.train, known, owner))
         if data.val is not None:
@@ -201,6 +205,19 @@ class Checkup:
         self._test(data, known, owner)
         if start is not None or self.config.task == "train":
             self._try("statistics", lambda: self._measure(data, start))
+
+    def _finetuning(self, data: TrainingData) -> None:
+        """Make the model that fine-tuning would begin with, and measure the data as the task would."""
+        with self._guard("start"):
+            begun, rows = look_at_start(self.config)
+            self.findings += [Finding(topic, state, text) for topic, state, text in rows]
+            self._test(data, begun.potential.elements, "the model")
+            self._neighbours(measure(data.measured, begun.potential.cutoff, begun.e0, begun.heads))
+
+    def _neighbours(self, found: Statistics) -> None:
+        text = f"{found.avg_num_neighbors:.1f} on average within {found.cutoff:g} Å, at most {found.max_num_neighbors}"
+        many = found.avg_num_neighbors > 150
+        self._add("neighbours", "warn" if many else "ok", text + ("; a smaller cutoff is faster" if many else ""))
 
     def _measure(self, data: TrainingData, start: Potential | None) -> None:
         """Measure reference energies and neighbours as the task would."""
@@ -217,11 +234,7 @@ class Checkup:
             heads = list(given.heads) if given is not None else _heads(data.train, config.train.head_key)
         statistics = measure(data.measured, cutoff, reference_setting(config.data), heads)
         self._references(statistics)
-        text = (
-            f"{statistics.avg_num_neighbors:.1f} on average within {cutoff:g} Å, at most {statistics.max_num_neighbors}"
-        )
-        many = statistics.avg_num_neighbors > 150
-        self._add("neighbours", "warn" if many else "ok", text + ("; a smaller cutoff is faster" if many else ""))
+        self._neighbours(statistics)
         if start is None:
             self._new_model(statistics, heads)
 

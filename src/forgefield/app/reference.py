@@ -11,7 +11,7 @@ from forgefield.core.catalog import Catalog
 from forgefield.core.errors import ConfigError
 from forgefield.core.settings import Settings
 
-BLOCKS = ("model", "data", "train", "eval", "export", "output")
+BLOCKS = ("model", "data", "train", "finetune", "eval", "export", "output")
 
 _HEAD = """# run.yaml
 
@@ -182,7 +182,7 @@ def _leaves(block: str) -> Iterable[FieldHelp]:
             continue
         yield help
         if help.block is not None:
-            yield from keys_of(help.path)
+            yield from _leaves(help.path)
 
 
 def written(path: str) -> str:

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from forgefield.app import run_rules
 from forgefield.app.blocks import INTERNAL, EvalSettings, ExportSettings, ModelBlock, OutputSettings
+from forgefield.app.finetune_keys import FinetuneSettings
 from forgefield.app.folder import RESOLVED
 from forgefield.app.model_json import ModelJson, apply_model_json
 from forgefield.app.settings_help import nearest
@@ -80,6 +81,9 @@ class RunConfig(Settings):
     )
     train: TrainSettings = Field(
         default_factory=TrainSettings, description="Optimisation: loss, optimizer, schedule, records."
+    )
+    finetune: FinetuneSettings = Field(
+        default=FinetuneSettings(), description="What task finetune changes about the loaded model, and old data."
     )
     eval: EvalSettings = Field(default=EvalSettings(), description="How evaluate and infer compute.")
     export: ExportSettings = Field(default=ExportSettings(), description="What is handed out after training.")

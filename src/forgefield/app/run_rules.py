@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from forgefield.app import finetune_rules
 from forgefield.app.settings_help import block_of, nearest, spellings, yaml_text
 from forgefield.app.validation import problem
 from forgefield.app.yaml_source import Node
@@ -39,7 +40,8 @@ REFUSED = {
 PATHS = (
     ("run_dir",), ("model_in",), ("model_in", "manifest"), ("model_in", "weights"), ("model_in", "path"),
     ("model_in", "source"), ("model", "manifest"), ("model", "weights"), ("model", "export", "dir"),
-    ("train", "input_json"), ("output", "dir"), *(("data", *key.split(".")) for key in PATH_KEYS),
+    ("train", "input_json"), ("output", "dir"), *finetune_rules.PATHS,
+    *(("data", *key.split(".")) for key in PATH_KEYS),
 )  # fmt: skip
 TRAINING = ("train", "finetune", "resume")
 PREDICTING = ("evaluate", "infer")
@@ -182,7 +184,7 @@ def cross_block_problems(config: RunConfig, tree: Node) -> list[str]:
     """Return what the blocks of a valid run demand of each other, one line each."""
     rules = (
         one_model_to_start_from, task_has_its_model, training_has_its_data, run_has_its_folder, predicting_has_its_data,
-        targets_exist, weights_have_their_manifest, given_settings_are_the_bundles,
+        targets_exist, weights_have_their_manifest, given_settings_are_the_bundles, *finetune_rules.RULES,
     )  # fmt: skip
     return [line for rule in rules for line in rule(config, tree)]
 

@@ -30,3 +30,15 @@ def number(name: str | int) -> int:
     if text.isdigit() and 0 < int(text) <= MAX_NUMBER:
         return int(text)
     raise DataError(f"{name!r} is no element", fix="use a symbol such as 'Si' or an atomic number")
+
+
+NOBLE_GASES = (0, 2, 10, 18, 36, 54, 86, 118)
+
+
+def place_of(number: int) -> tuple[int, int]:
+    """Return period and group of an element; lanthanides and actinides stand in group 3."""
+    period = next(k for k, last in enumerate(NOBLE_GASES) if number <= last)
+    step, length = number - NOBLE_GASES[period - 1], NOBLE_GASES[period] - NOBLE_GASES[period - 1]
+    if step <= 2 and not (period == 1 and step == 2):
+        return period, step
+    return period, max(3, 18 - (length - step))

@@ -14,6 +14,7 @@ from torch import Tensor
 from forgefield.core.errors import DataError
 from forgefield.data.dataset import Dataset
 from forgefield.data.labels import Labels, join_labels
+from forgefield.data.mixing import Mixture
 from forgefield.data.sample_cache import Sample, SampleCache
 from forgefield.graph.build import build_graph
 from forgefield.graph.graph import Graph
@@ -47,7 +48,9 @@ class Loader:
         seed: int,
         drop_last: bool,
         num_workers: int,
+        mixture: Mixture | None = None,
     ) -> None:
+        self.mixture = mixture
         self.dataset, self.needs, self.batch_size = cache.dataset, needs, batch_size
         self.heads, self.dtype, self.device = tuple(heads), dtype, device
         self.shuffle, self.seed, self.drop_last, self.num_workers = shuffle, seed, drop_last, num_workers
@@ -55,11 +58,15 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        whole, rest = divmod(len(self.dataset), self.batch_size)
+        mixture = self.mixture
+        n = len(self.dataset) if mixture is None else mixture.n_new + mixture.n_drawn
+        whole, rest = divmod(n, self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
 
     def order(self, epoch: int) -> np.ndarray:
         """Places in the data set in the order of an epoch, (n,)."""
+        if self.mixture is not None:
+            return self.mixture.order(epoch)
         if not self.shuffle:
             return np.arange(len(self.dataset))
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
@@ -128,6 +135,7 @@ def make_loader(
     drop_last: bool = False,
     num_workers: int = 0,
     cache_mb: float = 1024.0,
+    mixture: Mixture | None = None,
 ) -> Loader:
     """Return a loader of batches.
 
@@ -143,6 +151,7 @@ def make_loader(
         drop_last: leave out the last batch if it is not full.
         num_workers: threads that prepare batches ahead; 0 prepares them when asked for.
         cache_mb: memory for structures and their neighbour pairs, MiB.
+        mixture: draws the structures of each epoch from old and new ones, in place of `shuffle`.
 
     Raises:
         DataError: there is not one batch.
@@ -160,6 +169,7 @@ def make_loader(
         seed=seed,
         drop_last=drop_last,
         num_workers=num_workers,
+        mixture=mixture,
     )
     if len(loader) == 0:
         why = f" with drop_last and batch_size {batch_size}" if len(dataset) else ""

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from forgefield.core.errors import DataError
+from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset, open_dataset
 from forgefield.data.isolated import separate_isolated
+from forgefield.data.mixing import Mixture
+from forgefield.data.reader import Frames
 from forgefield.data.reference import E0
 from forgefield.data.sampling import check_indices, read_indices, select
 from forgefield.data.settings import E0_WORDS, DataSettings, Sampling
@@ -23,6 +26,49 @@ class TrainingData(NamedTuple):
     train: Dataset  # without them: for the batches
     val: Dataset | None
     split: Split | None  # None where `data.val` is given, or val_fraction is 0
+    replay: Replay | None = None  # old data beside the new
+
+    @property
+    def fitted(self) -> Dataset:
+        """All structures that batches are drawn from: the new ones, then the old."""
+        return self.train if self.replay is None else Dataset([View(self.train), View(self.replay.train)])
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """How the structures of an epoch are drawn from `fitted`; None: all of them."""
+        return None if self.replay is None else self.replay.mixture
+
+    @property
+    def checked(self) -> Dataset:
+        """What is validated on: new structures, those trained on where there are no others, then old ones."""
+        new = self.val or self.train
+        return new if self.replay is None else Dataset([View(new), View(self.replay.val)])
+
+
+class Replay(NamedTuple):
+    """Old data that are trained on beside the new."""
+
+    train: Dataset
+    val: Dataset
+    mixture: Mixture  # of the new and old structures of an epoch
+
+
+class View(Frames):
+    """A data set as a part of another, in its own order.
+
+    Args:
+        dataset: the structures.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset.name, {})
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Structure:
+        return self._dataset[index]
 
 
 def open_part(settings: DataSettings, name: PartName, *, active: bool = False) -> Dataset:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from forgefield.graph.needs import Needs
+
+Axis = Literal["elements", "heads"] | None
+"""What one axis of a parameter runs over: elements, heads, or neither."""
 
 
 class AtomTerm(NamedTuple):
@@ -30,11 +33,26 @@ class ArchitectureContext:
         elements: atomic numbers, ascending.
         heads: names.
         avg_num_neighbors: mean number of neighbours within the cutoff on the training set.
+        first_elements: elements the model was made for; sums over elements are normalised by it for good, so that
+            elements added later change nothing for the others. 0: as many as there are.
+        first_heads: heads it was made for, alike.
     """
 
     elements: tuple[int, ...]
     heads: tuple[str, ...]
     avg_num_neighbors: float
+    first_elements: int = 0
+    first_heads: int = 0
+
+    @property
+    def element_norm(self) -> int:
+        """Number of elements by which sums over elements are normalised."""
+        return self.first_elements or len(self.elements)
+
+    @property
+    def head_norm(self) -> int:
+        """Number of heads by which sums over heads are normalised."""
+        return self.first_heads or len(self.heads)
 
 
 class Architecture(nn.Module):
@@ -49,6 +67,14 @@ class Architecture(nn.Module):
     def head_parameters(self) -> list[str]:
         """Names of the parameters that `freeze: head_only` leaves trainable."""
         raise NotImplementedError
+
+    def indexed(self) -> Mapping[str, tuple[Axis, ...]]:
+        """What the axes of its parameters run over, for those that know elements or heads; the others are not named.
+
+        An axis may be several times as long as there are elements or heads; the element or head is then its slower
+        index. Axes that are not told (fewer names than axes) run over neither.
+        """
+        return {}
 
     def physics(self) -> Mapping[str, Mapping[str, object]]:
         """Physics terms its settings ask for, by name, with the terms' own settings."""

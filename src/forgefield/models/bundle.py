@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save
 from forgefield.core.disk import write_atomic
 from forgefield.core.elements import number, symbol
 from forgefield.core.errors import ModelError
+from forgefield.models.architecture import ArchitectureContext
+from forgefield.models.mismatch import settings_behind
 from forgefield.models.potential import ARCHITECTURES, Potential, build_potential
 
 SCHEMA = "forgefield-1"
@@ -37,6 +39,7 @@ def describe(potential: Potential) -> dict[str, Any]:
         "heads": list(context.heads),
         "reference_energies": energies,
         "avg_num_neighbors": context.avg_num_neighbors,
+        **({"first": [context.element_norm, context.head_norm]} if widened(context) else {}),
         "scale": potential.scale.tolist(),
         "shift": potential.shift.tolist(),
         "physics_scale": {name: term.scale.tolist() for name, term in potential.physics.items()},
@@ -68,7 +71,14 @@ def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Po
         shift=manifest["shift"],
         physics_scale=manifest["physics_scale"],
         dtype=dtype or getattr(torch, manifest["dtype"]),
+        first=tuple(manifest.get("first", (0, 0))),
     )
+
+
+def widened(context: ArchitectureContext) -> bool:
+    """Say whether elements or heads were added to a model, or taken from it, after it was made."""
+    made_for = (context.element_norm, context.head_norm)
+    return made_for != (len(context.elements), len(context.heads))
 
 
 def sha256(path: Path) -> str:
@@ -157,7 +167,10 @@ def load_weights(potential: Potential, tensors: Mapping[str, torch.Tensor], wher
         if n in tensors and tensors[n].shape != p.shape
     ]
     if wrong:
-        raise ModelError("weights of another model: " + "; ".join(wrong[:4]), where, "use the weights of this model")
+        causes = settings_behind(potential, {n: tuple(t.shape) for n, t in tensors.items()})
+        shown = "; ".join(wrong[:4]) + (f"; and {len(wrong) - 4} more" if len(wrong) > 4 else "")
+        text = f" (what differs is set by {', '.join(causes)})" if causes else ""
+        raise ModelError(f"weights of another model: {shown}{text}", where, "use the weights of this model")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])

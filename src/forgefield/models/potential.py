@@ -195,6 +195,7 @@ def build_potential(
     physics_scale: Mapping[str, Sequence[float]] | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    first: tuple[int, int] = (0, 0),
 ) -> Potential:
     """Make a potential with random weights.
 
@@ -210,11 +211,12 @@ def build_potential(
         physics_scale: factor per head of physics terms by name; default 1.
         dtype: of the weights.
         seed: of the random weights; torch's global generator is left as it was.
+        first: numbers of elements and heads that a widened model was first made for, see `ArchitectureContext`.
 
     Raises:
         ModelError: an element has no reference energy.
     """
-    context = ArchitectureContext(tuple(sorted(elements)), tuple(heads), float(avg_num_neighbors))
+    context = ArchitectureContext(tuple(sorted(elements)), tuple(heads), float(avg_num_neighbors), *first)
     per_head = lambda v: [float(v)] * len(heads) if isinstance(v, int | float) else list(v)  # noqa: E731
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

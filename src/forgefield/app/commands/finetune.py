@@ -25,6 +25,24 @@ def command(
     head: Annotated[
         str | None, typer.Option("--head", rich_help_panel=f.MODEL, help="Head that the data train, if it has several.")
     ] = None,
+    add_elements: Annotated[
+        bool, typer.Option("--add-elements", rich_help_panel=f.MODEL, help="Give the model elements it does not know.")
+    ] = False,
+    estimate_e0: Annotated[
+        bool, typer.Option("--estimate-e0", rich_help_panel=f.MODEL, help="Fit the reference energies to the new data.")
+    ] = False,
+    new_head: Annotated[
+        str | None,
+        typer.Option("--new-head", rich_help_panel=f.MODEL, help="Name of a new head for the data; old heads stay."),
+    ] = None,
+    replay: Annotated[
+        list[Path] | None,
+        typer.Option("--replay", metavar="FILE", rich_help_panel=f.DATA, help="Old data to train on beside the new."),
+    ] = None,
+    replay_fraction: Annotated[
+        float | None,
+        typer.Option("--replay-fraction", rich_help_panel=f.DATA, help="Share of old structures in every epoch."),
+    ] = None,
     val: f.ValOption = None,
     test: f.TestOption = None,
     val_fraction: f.ValFractionOption = None,
@@ -55,11 +73,18 @@ def command(
       forgefield finetune --model runs/first --data new.xyz --lr 0.001
 
       forgefield finetune -m imported -d new.xyz --freeze head_only
+
+      forgefield finetune -m runs/first -d new.xyz --new-head pbe --estimate-e0 --replay old.xyz
     """
     folder = out if out is not None else free_folder(data[0])
     tree = tree_of([
         ("task", "finetune", "finetune"), ("model_in", model, "--model"), ("train.freeze", freeze, "--freeze"),
         ("train.head_key", head, "--head"),
+        ("finetune.new_elements", "add" if add_elements else None, "--add-elements"),
+        ("finetune.reference_energies", "estimate" if estimate_e0 else None, "--estimate-e0"),
+        ("finetune.head", new_head, "--new-head"),
+        ("finetune.replay.data", [str(path) for path in replay] if replay else None, "--replay"),
+        ("finetune.replay.fraction", replay_fraction, "--replay-fraction"),
         ("run_dir", folder, "--out"), ("name", folder.name or None, "--out"),
         *training_flags(
             data, val, test, val_fraction, energy_key, forces_key, stress_key, e0, epochs, batch_size, lr,

@@ -20,16 +20,16 @@ from forgefield.app.forecast.outlook import Forecast, look_ahead
 from forgefield.app.forecast.trial import Rehearsal
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.concluding import sample_of
-from forgefield.app.tasks.steps.datasets import check_heads, checked_training_data, open_test
+from forgefield.app.tasks.steps.datasets import checked_training_data, open_test
 from forgefield.app.tasks.steps.fitting import checking_loader, training_loader
 from forgefield.app.tasks.steps.machine import choose_device
-from forgefield.app.tasks.steps.models import assemble, load_start, own_references, to_measure, use_given_references
+from forgefield.app.tasks.steps.models import assemble, to_measure
 from forgefield.app.tasks.steps.run import dtype_of
+from forgefield.app.tasks.steps.starting import begin
 from forgefield.core.errors import ConfigError, DeviceError
-from forgefield.data.checks import check_elements
 from forgefield.data.isolated import separate_isolated
 from forgefield.data.loader import Loader
-from forgefield.data.parts import TrainingData, reference_setting
+from forgefield.data.parts import TrainingData
 from forgefield.data.sizes import Sizes, measure_sizes
 from forgefield.data.statistics import measure
 from forgefield.models.bundle import load_bundle
@@ -74,7 +74,7 @@ def forecast(config: RunConfig) -> Forecast:
         importlib.import_module(name)
     data = checked_training_data(config)
     potential, done = _model(run, data)
-    loader = training_loader(run, potential, data.train)
+    loader = training_loader(run, potential, data.fitted, data.mixture)
     sizes = measure_sizes(loader)
     judged = _judged(run, potential, data)
     seconds = time.perf_counter() - begun
@@ -113,7 +113,7 @@ def _judged(run: Asked, potential: Potential, data: TrainingData) -> list[tuple[
     """Return the sets that are evaluated, with their sizes: validation, and test if there is one."""
     test = open_test(run.config)
     rest = separate_isolated(test)[0] if test is not None else ()
-    sets = [data.val or data.train, *([rest] if len(rest) else [])]
+    sets = [data.checked, *([rest] if len(rest) else [])]
     loaders = [checking_loader(run, potential, dataset) for dataset in sets]
     return [(loader, measure_sizes(loader)) for loader in loaders]
 
@@ -141,14 +141,7 @@ def _model(run: Asked, data: TrainingData) -> tuple[Potential, int]:
         cutoff, e0, heads = to_measure(config, data.train)
         statistics = measure(data.measured, cutoff, e0, heads)
         return assemble(config, heads, statistics, dtype_of(config)), 0
-    potential = load_start(config, run.device)
-    check_heads(data.train, potential.heads, "train.head_key")
-    check_elements(data.train, potential.elements, "the model")
-    own = config.data.e0 == "auto"
-    e0 = own_references(potential, data.train.elements()) if own else reference_setting(config.data)
-    statistics = measure(data.measured, potential.cutoff, e0, potential.heads)
-    use_given_references(potential, config.data, statistics)
-    return potential, 0
+    return begin(run, data).potential, 0
 
 
 def _interrupted(run: Asked) -> tuple[Potential, int]:

@@ -19,6 +19,7 @@ from forgefield.app.reports.markup import (
     significant,
 )
 from forgefield.app.reports.reading import force_share, sentences
+from forgefield.app.reports.start import start_cards
 from forgefield.core.disk import write_atomic
 
 VERBS = {
@@ -48,6 +49,7 @@ def render(contents: Contents) -> str:
             side_by_side(*breakdown.errors_at_best(contents), columns=2),
         ),
         *_accuracy(contents),
+        section("start", "What it started from", start_cards(contents)),
         section("use", "Use it", _use(contents)),
         section(
             "data", "Data", _cards(("Sets and split", tables.data_facts(contents)), tables.reference_energies(contents))
@@ -197,6 +199,10 @@ def _use(contents: Contents) -> str:
         "print(atoms.get_potential_energy())   # eV\nprint(atoms.get_forces())             # eV/Å"
     )
     shell = f"forgefield infer --model {place} --data structures.xyz --out predictions"
+    heads = (contents.record.get("model") or {}).get("heads") or []
+    if len(heads) > 1:  # the model must be told which
+        snippet = snippet.replace(f'load("{place}")', f'load("{place}", head="{heads[-1]}")')
+        shell += f" --head {heads[-1]}"
     where = f"<p>The model stands in <code>{escape(str(place))}</code>; the folder can be copied anywhere.</p>"
     check = contents.record.get("ase_check")
     if check:

@@ -9,24 +9,20 @@ from rich.console import Console
 from forgefield.app.reports.markup import milli
 from forgefield.app.run import RunConfig, save_resolved
 from forgefield.app.tasks.steps.concluding import conclude
-from forgefield.app.tasks.steps.datasets import check_heads, load_training_data, note_training_data
+from forgefield.app.tasks.steps.datasets import load_training_data, note_training_data
 from forgefield.app.tasks.steps.fitting import checking_loader, fit_model
-from forgefield.app.tasks.steps.models import (
-    find_bundle,
-    load_start,
-    measure_data,
-    note_model,
-    own_references,
-    use_given_references,
-)
+from forgefield.app.tasks.steps.models import find_bundle, measure_data, note_model
 from forgefield.app.tasks.steps.outcome import TaskResult
 from forgefield.app.tasks.steps.run import Run, new_run
+from forgefield.app.tasks.steps.starting import Start, begin
 from forgefield.core.elements import symbol
-from forgefield.data.checks import check_elements
-from forgefield.data.parts import TrainingData, reference_setting
+from forgefield.data.parts import TrainingData
 from forgefield.models.bundle import read_manifest, sha256
-from forgefield.models.potential import Potential
+from forgefield.models.widening import TensorRow
+from forgefield.train.checkpoint import STATE
 from forgefield.train.evaluate import evaluate
+
+REFERENCES = {"keep": "of the model", "estimate": "estimated from the new data", "given": "replaced by data.e0"}
 
 
 def run_task(config: RunConfig, console: Console) -> TaskResult:
@@ -36,47 +32,72 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         ForgeError: something in the run, its model, its data or its machine must be mended first.
     """
     with new_run(config, console) as run:
-        potential = note_model(run, load_start(config, run.device))
         data = load_training_data(run)
         note_training_data(run, data)
-        prepare(run, potential, data)
-        tell_start(run, potential, data)
-        result = fit_model(run, potential, data)
-        return conclude(run, potential, data, result)
+        with run.record.stage("loading"):
+            start = begin(run, data)
+        note_model(run, start.potential)
+        prepare(run, start, data)
+        tell_start(run, start, data)
+        result = fit_model(run, start.potential, data)
+        return conclude(run, start.potential, data, result)
 
 
-def prepare(run: Run, potential: Potential, data: TrainingData) -> None:
-    """Check that model and data fit together, and settle the reference energies."""
-    check_heads(data.train, potential.heads, "train.head_key")
-    check_elements(data.train, potential.elements, "the model")
-    own = run.config.data.e0 == "auto"
-    elements = data.train.elements()
-    e0 = own_references(potential, elements) if own else reference_setting(run.config.data)
-    statistics = measure_data(run, data, potential.cutoff, e0, potential.heads)
-    use_given_references(potential, run.config.data, statistics)
-    save_resolved(run.config.model_copy(update={"dtype": str(potential.dtype).removeprefix("torch.")}), run.folder.root)
+def prepare(run: Run, start: Start, data: TrainingData) -> None:
+    """Measure the new data, and keep the settings as they are carried out."""
+    measure_data(run, data, start.potential.cutoff, start.e0, start.heads)
+    dtype = str(start.potential.dtype).removeprefix("torch.")
+    save_resolved(run.config.model_copy(update={"dtype": dtype}), run.folder.root)
 
 
-def tell_start(run: Run, potential: Potential, data: TrainingData) -> None:
+def tell_start(run: Run, start: Start, data: TrainingData) -> None:
     """Say and record exactly what was loaded, and its errors before any training."""
+    potential = start.potential
     with run.record.stage("evaluation"):
-        before = evaluate(potential, checking_loader(run, potential, data.val or data.train)).metrics["all"]
-    start = {**_origin(run), "errors_before": before}
-    references = "of the model" if run.config.data.e0 == "auto" else "replaced by data.e0"
-    new = [symbol(z) for z in potential.elements if z not in data.train.elements()]
-    n_tensors = len(list(potential.architecture.parameters()))
+        before = evaluate(potential, checking_loader(run, potential, data.checked)).metrics
+    origin = _origin(run)
+    record = {**origin, **start.to_json(), "errors_before": before["all"], "errors_before_by_head": before["by_head"]}
+    run.record.note(start=record)
+    absent = [symbol(z) for z in potential.elements if z not in data.train.elements()]
+    dtype = str(potential.dtype).removeprefix("torch.")
+    converted = "" if origin["dtype"] == dtype else f", converted from {origin['dtype']}"
     lines = [
-        f"loaded: {run.config.start}",
-        f"  weights: {n_tensors} of {n_tensors} tensors, sha256 {start['weights_sha256'][:16]}",
-        f"  cutoff {potential.cutoff:g} Å; {str(potential.dtype).removeprefix('torch.')}",
-        f"  reference energies: {references}",
-        *([f"  not in the new data: {' '.join(new)}"] if new else []),
-        f"  before training, on the validation data: forces RMSE {milli(before.get('forces_rmse'))} meV/Å, "
-        f"energy RMSE {milli(before.get('energy_rmse_per_atom'))} meV/atom",
+        f"loaded: {run.config.start} ({origin['kind']})",
+        *_tensor_lines(start.tensors, origin["weights_sha256"]),
+        f"  cutoff {potential.cutoff:g} Å; {dtype}{converted}",
+        f"  reference energies: {REFERENCES[start.how]}",
+        *(f"    {row}" for row in start.references.rows if row.moved),
+        *(f"  {note}" for note in start.references.notes),
+        *([f"  not in the new data, kept: {' '.join(absent)}"] if absent else []),
+        *(_errors(head, errors, len(potential.heads)) for head, errors in before["by_head"].items()),  # type: ignore[union-attr]
     ]
     for line in lines:
         run.say(line)
-    run.record.note(start=start)
+
+
+def _errors(head: str, errors: Any, n_heads: int) -> str:
+    of_head = f" of head {head}" if n_heads > 1 else ""
+    return (
+        f"  before training, on the validation data{of_head}: forces RMSE {milli(errors.get('forces_rmse'))} meV/Å, "
+        f"energy RMSE {milli(errors.get('energy_rmse_per_atom'))} meV/atom"
+    )
+
+
+def _tensor_lines(rows: list[TensorRow], digest: str) -> list[str]:
+    """Return one line for each part of the model, and a sum: every tensor is counted."""
+    groups: dict[str, list[TensorRow]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    width = max(map(len, groups))
+    lines = [
+        f"  weights: {len(rows)} tensors, every one accounted for; sha256 {digest[:16]}",
+        f"  {'part':<{width}}  tensors     loaded        new       left",
+    ]
+    for name, part in [*groups.items(), ("all", rows)]:
+        loaded, new, left = (sum(getattr(row, key) for row in part) for key in ("loaded", "new", "left"))
+        lines.append(f"  {name:<{width}}  {len(part):>7} {loaded:>10,} {new:>10,} {left:>10,}")
+    notes = dict.fromkeys(text for row in rows for text in row.note.split("; ") if text)
+    return [*lines, *([f"  new: {'; '.join(notes)}"] if notes else [])]
 
 
 def _origin(run: Run) -> dict[str, Any]:
@@ -84,4 +105,10 @@ def _origin(run: Run) -> dict[str, Any]:
     assert run.config.start is not None
     manifest, folder = read_manifest(find_bundle(run.config.start))
     file = run.config.model.weights or folder / manifest["weights"]["path"]
-    return {"weights_sha256": sha256(file), "provenance": manifest.get("provenance", {})}
+    kind = "a checkpoint, with the weights that were validated" if (folder / STATE).is_file() else "a bundle"
+    return {
+        "kind": kind,
+        "dtype": manifest["dtype"],
+        "weights_sha256": sha256(file),
+        "provenance": manifest.get("provenance", {}),
+    }

@@ -55,6 +55,8 @@ def check_same_settings(run: Run) -> RunConfig:
         what = f"resume continues {run.folder.last}, not {run.config.start}"
         raise ConfigError(what, "model_in", "remove model_in, or use task finetune with a new run_dir")
     old, new = comparable(original), comparable(run.config)
+    if original.task == "finetune":  # its bundle decides about the architecture, not what was said beside it
+        old, new = ({k: v for k, v in values.items() if not k.startswith("model.")} for values in (old, new))
     changed = [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in sorted(old.keys() | new.keys())
                if old.get(key) != new.get(key)]  # fmt: skip
     if changed:

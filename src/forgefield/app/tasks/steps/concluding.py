@@ -49,7 +49,7 @@ def judge(run: Run, potential: Potential, data: TrainingData, test: Dataset | No
     sets: dict[str, Dataset] = {}
     if test is not None:
         sets[set_name(run.config.data.test)] = test
-    sets["val" if data.val is not None else "train"] = data.val or data.train
+    sets["val" if data.val is not None else "train"] = data.checked
     found: dict[str, Any] = {}
     with run.record.stage("evaluation"):
         for name, dataset in sets.items():
@@ -152,13 +152,16 @@ def _summary(
     ended = WORDS.get(result.reason, result.reason)
     rows = [
         ("model", f"{run.record.content['backend']}, {run.record.content['model']['parameters']:,} parameters"),
-        ("data", f"{len(data.train)} training, {n_val} validation structures"),
+        ("data", f"{len(data.train)} training, {n_val} validation structures{_old(data)}"),
         ("epochs", f"{result.epochs_done} done; the best model is of epoch {result.best_epoch}"),
         ("ended", ended),
         ("time", f"{duration(result.seconds)} training, {duration(run.record.content['seconds']['total'])} in all"),
     ]
     for name, found in metrics.items():
         rows += error_rows(name, found["all"])
+        by_head = found.get("by_head", {})
+        for head, errors in by_head.items() if len(by_head) > 1 else ():
+            rows += error_rows(f"{'validation' if name == 'val' else name}, {head}", errors)
     if folder:
         deviation = run.record.content["ase_check"]["forces"]
         agreement = f"to within {deviation:.0e} eV/Å" if deviation else "exactly"
@@ -168,14 +171,22 @@ def _summary(
     return TaskResult(f"{run.config.name}: {run.config.task}", rows, files, next_commands(run, model), metrics)
 
 
+def _old(data: TrainingData) -> str:
+    if data.replay is None:
+        return ""
+    return f"; of old data {data.replay.mixture.n_drawn} in an epoch, {len(data.replay.val)} to validate on"
+
+
 def next_commands(run: Run, model: str) -> list[tuple[str, str]]:
     """Return three things to try after training."""
     root, epochs = short(run.folder.root), 2 * run.config.train.epochs
-    python = f"from forgefield import ForgeField; calculator = ForgeField.load('{model}')"
+    heads = run.record.content["model"]["heads"]
+    named, asked = (f", head='{heads[-1]}'", f" --head {heads[-1]}") if len(heads) > 1 else ("", "")
+    python = f"from forgefield import ForgeField; calculator = ForgeField.load('{model}'{named})"
     return [
         (
             "predict energies and forces of new structures",
-            f"forgefield infer --model {model} --data structures.xyz --out predictions",
+            f"forgefield infer --model {model} --data structures.xyz --out predictions{asked}",
         ),
         ("train for more epochs", f"forgefield resume {root} --epochs {epochs}"),
         ("use the model in Python, with ASE", f'python -c "{python}"'),

@@ -14,6 +14,7 @@ from rich.console import Console
 from forgefield.app.folder import write_json
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.outcome import say
+from forgefield.app.tasks.steps.replaying import count_replay, describe_replay, open_replay
 from forgefield.app.tasks.steps.run import Run
 from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError, ModelError
@@ -62,23 +63,30 @@ def load_training_data(run: Run) -> TrainingData:
     n_val = 0 if data.val is None else len(data.val)
     names = " ".join(symbol(z) for z in data.train.elements())
     run.say(f"data: {len(data.train)} structures to train on, {n_val} to validate on; elements: {names}")
+    if data.replay is not None:
+        run.say(describe_replay(data.replay, run.config))
     return data
 
 
 def checked_training_data(config: RunConfig) -> TrainingData:
     """Open and split the training data, and check that every trained label is there."""
-    data = _with_head(open_training(config.data), config.train.head_key)
+    data = _with_head(open_training(config.data), head_of_new_data(config))
     needed = trained_quantities(config.train)
     check_labels(data.train, needed)
     if data.val is not None:
         check_labels(data.val, needed)
         check_elements(data.val, data.train.elements())
-    return data
+    return data._replace(replay=open_replay(config, len(data.train), len(data.val or data.train), needed))
+
+
+def head_of_new_data(config: RunConfig) -> str | None:
+    """Return the head of structures that name none; None leaves it to the model."""
+    return config.finetune.head or config.train.head_key
 
 
 def open_test(config: RunConfig) -> Dataset | None:
     """Open the test data, if there are any, as they stand in the file."""
-    return _fill_head(open_part(config.data, "test"), config.train.head_key) if config.data.test else None
+    return _fill_head(open_part(config.data, "test"), head_of_new_data(config)) if config.data.test else None
 
 
 def note_training_data(run: Run, data: TrainingData) -> None:
@@ -88,6 +96,9 @@ def note_training_data(run: Run, data: TrainingData) -> None:
     described = {"train": describe(data.measured, run.config.data.train)}
     if run.config.data.val and data.val is not None:
         described["val"] = describe(data.val, run.config.data.val)
+    if data.replay is not None:
+        described["replay"] = describe(data.replay.train, run.config.finetune.replay.data)
+        run.record.note(replay=count_replay(data.replay, run.config))
     run.record.note(data=described, split=_split_record(data, run.config.data), fingerprint=fingerprint(data))
 
 
@@ -189,6 +200,7 @@ def trained_quantities(train: TrainSettings) -> set[str]:
 def fingerprint(data: TrainingData) -> str:
     """Return the SHA-256 of training and validation data together (hex)."""
     parts = [data.measured.fingerprint, "" if data.val is None else data.val.fingerprint]
+    parts += [] if data.replay is None else [data.replay.train.fingerprint, data.replay.val.fingerprint]
     return hashlib.sha256(":".join(parts).encode()).hexdigest()
 
 

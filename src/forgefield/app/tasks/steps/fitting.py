@@ -13,6 +13,7 @@ from forgefield.app.tasks.steps.datasets import fingerprint
 from forgefield.app.tasks.steps.run import Run
 from forgefield.data.dataset import Dataset
 from forgefield.data.loader import Loader, make_loader
+from forgefield.data.mixing import Mixture
 from forgefield.data.parts import TrainingData
 from forgefield.models.potential import Potential
 from forgefield.train.loop import FitResult, fit
@@ -44,7 +45,10 @@ class Ordered(Protocol):
 
 def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: bool = False) -> FitResult:
     """Fit the potential; it ends with the weights of the best validation."""
-    train, val = training_loader(run, potential, data.train), checking_loader(run, potential, data.val or data.train)
+    train, val = (
+        training_loader(run, potential, data.fitted, data.mixture),
+        checking_loader(run, potential, data.checked),
+    )
     with run.record.stage("training"):
         result = fit(
             potential,
@@ -74,8 +78,8 @@ def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: boo
     return result
 
 
-def training_loader(run: Ordered, potential: Potential, dataset: Dataset) -> Loader:
-    """Return the batches that are trained on."""
+def training_loader(run: Ordered, potential: Potential, dataset: Dataset, mixture: Mixture | None = None) -> Loader:
+    """Return the batches that are trained on; a mixture draws them from old and new structures."""
     train = run.config.train
     return make_loader(
         dataset,
@@ -88,6 +92,7 @@ def training_loader(run: Ordered, potential: Potential, dataset: Dataset) -> Loa
         seed=train.seed,
         drop_last=train.drop_last,
         num_workers=train.num_workers,
+        mixture=mixture,
     )
 
 

@@ -18,7 +18,6 @@ from forgefield.core.settings import Settings
 from forgefield.data.dataset import Dataset
 from forgefield.data.parts import TrainingData, reference_setting
 from forgefield.data.reference import E0
-from forgefield.data.settings import DataSettings
 from forgefield.data.statistics import Statistics, measure
 from forgefield.models.architecture import ArchitectureContext
 from forgefield.models.bundle import MANIFEST, WEIGHTS, load_bundle
@@ -131,18 +130,6 @@ def find_bundle(path: Path) -> Path:
             f"weights alone do not describe a model: no {MANIFEST} beside them", str(path), "give its folder"
         )
     return path
-
-
-def use_given_references(potential: Potential, settings: DataSettings, statistics: Statistics) -> bool:
-    """Replace the loaded reference energies where `data.e0` asks for it; return whether it did."""
-    if settings.e0 == "auto":
-        return False
-    table = potential.self_energies.clone()
-    for row, head in enumerate(potential.heads):
-        for z, energy in statistics.reference_energies[head].items():
-            table[row, potential.elements.index(z)] = energy
-    potential.self_energies.copy_(table)
-    return True
 
 
 def own_references(potential: Potential, elements: list[int]) -> dict[str, dict[str, float]]:

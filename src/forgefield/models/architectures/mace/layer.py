@@ -58,15 +58,23 @@ class Layer(nn.Module):
         index: number of the layer, 0 first.
         n_elements: Z.
         avg_num_neighbors: normalisation of the sums (not used by the density kinds).
+        element_norm: normalisation of the self-connection; None: Z.
 
     Source:
         Batatia et al., MACE (2022), equations 8 to 11.
     """
 
-    def __init__(self, settings: MaceSettings, index: int, n_elements: int, avg_num_neighbors: float) -> None:
+    def __init__(
+        self,
+        settings: MaceSettings,
+        index: int,
+        n_elements: int,
+        avg_num_neighbors: float,
+        element_norm: int | None = None,
+    ) -> None:
         super().__init__()
         c, self.kind = settings.channels, settings.interaction if index else settings.interaction_first
-        self.first, self.channels, self.n_elements = index == 0, c, n_elements
+        self.first, self.channels, self.element_norm = index == 0, c, element_norm or n_elements
         self.features_in = settings.hidden_degrees if index else [0]
         last = index == settings.num_interactions - 1
         self.features_out = [0] if last else settings.hidden_degrees
@@ -97,7 +105,7 @@ class Layer(nn.Module):
 
     def _skip(self, x: Tensor, given: list[int], wanted: list[int], counts: Tensor, transpose: bool = False) -> Tensor:
         """Element-dependent map of the degrees it knows; zeros for the other wanted degrees."""
-        scale = 1.0 / math.sqrt(self.channels * self.n_elements)
+        scale = 1.0 / math.sqrt(self.channels * self.element_norm)
         return map_elements(x, self.skip, given, wanted, counts, scale, transpose)
 
     # -- forward ---------------------------------------------------------------------------------------------

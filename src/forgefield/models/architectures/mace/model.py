@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.kernels.choice import compiled
-from forgefield.models.architecture import Architecture, ArchitectureContext, AtomTerm
+from forgefield.models.architecture import Architecture, ArchitectureContext, AtomTerm, Axis
 from forgefield.models.architectures.mace.layer import Layer, Piece, Surroundings
 from forgefield.models.architectures.mace.readout import GatedReadout, LinearReadout
 from forgefield.models.architectures.mace.settings import MaceSettings
@@ -41,6 +41,7 @@ class Mace(Architecture):
         self.settings, self.needs = settings, Needs(cutoff=settings.r_max)
         n_elements, n_heads, c = len(context.elements), len(context.heads), settings.channels
         self.embedding = nn.Parameter(torch.randn(n_elements, c))
+        self.element_norm = context.element_norm
         self.radial = RadialBasis(
             settings.radial_type,
             settings.r_max,
@@ -50,19 +51,33 @@ class Mace(Architecture):
         )
         self.harmonics = SphericalHarmonics(settings.max_ell)
         self.layers = nn.ModuleList(
-            Layer(settings, k, n_elements, context.avg_num_neighbors) for k in range(settings.num_interactions)
+            Layer(settings, k, n_elements, context.avg_num_neighbors, self.element_norm)
+            for k in range(settings.num_interactions)
         )
         self.readouts = nn.ModuleList()
         for k in range(settings.num_interactions):
             last = k == settings.num_interactions - 1
             if last and k:
-                self.readouts.append(GatedReadout(c, n_heads, settings.mlp_width))
+                self.readouts.append(GatedReadout(c, n_heads, settings.mlp_width, context.head_norm))
             elif last or not settings.use_last_readout_only:
                 self.readouts.append(LinearReadout(c, n_heads))
 
     def head_parameters(self) -> list[str]:
         """Names of the parameters that belong to the readouts."""
         return [name for name, _ in self.named_parameters() if name.startswith("readouts.")]
+
+    def indexed(self) -> dict[str, tuple[Axis, ...]]:
+        """Axes over elements (embedding, self-connections, contraction weights) and heads (readouts)."""
+        found: dict[str, tuple[Axis, ...]] = {"embedding": ("elements",)}
+        for name, _ in self.named_parameters():
+            if name.endswith(".skip"):
+                found[name] = (None, "elements")
+            elif ".product.weights." in name and not self.settings.use_agnostic_product:
+                found[name] = ("elements",)
+            elif name.startswith("readouts."):
+                gated = isinstance(self.readouts[int(name.split(".")[1])], GatedReadout)
+                found[name] = ("heads", "heads") if gated and name.endswith(".weight") else (None, "heads")
+        return found
 
     def physics(self) -> dict[str, dict[str, object]]:
         """The ZBL repulsion, if `pair_repulsion` is set."""
@@ -113,7 +128,7 @@ class Mace(Architecture):
     def _run(self, near: Surroundings) -> tuple[Tensor, Tensor, Tensor]:
         """Layers and readouts forward, then their adjoints backward."""
         head = near.graph.head.index_select(0, near.graph.structure)
-        embedding = self.embedding * (1.0 / math.sqrt(self.embedding.shape[0]))
+        embedding = self.embedding * (1.0 / math.sqrt(self.element_norm))
         features = embedding.index_select(0, near.species).unsqueeze(1)
         all_saved, g_scalars = [], []
         energy = features.new_zeros(features.shape[0])

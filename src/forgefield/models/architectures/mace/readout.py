@@ -37,10 +37,12 @@ class GatedReadout(nn.Module):
         channels: C.
         n_heads: H.
         width: hidden features per head.
+        head_norm: normalisation of the sum over hidden features; None: H.
     """
 
-    def __init__(self, channels: int, n_heads: int, width: int) -> None:
+    def __init__(self, channels: int, n_heads: int, width: int, head_norm: int | None = None) -> None:
         super().__init__()
+        self.norm = 1.0 / math.sqrt((head_norm or n_heads) * width)
         self.width, self.n_heads = width, n_heads
         self.hidden = nn.Parameter(torch.randn(channels, n_heads * width))
         self.weight = nn.Parameter(torch.randn(n_heads * width, n_heads))
@@ -51,7 +53,7 @@ class GatedReadout(nn.Module):
         """Energy (N,) of scalars (N, C) for heads (N,), and its gradient (N, C)."""
         scale = 1.0 / math.sqrt(self.hidden.shape[0])
         value, slope = scaled_silu(map_rows(scalars, self.hidden, scale))
-        weight = (self.weight * (1.0 / math.sqrt(self.weight.shape[0]))).T.index_select(0, head)
+        weight = (self.weight * self.norm).T.index_select(0, head)
         if self.n_heads > 1:
             weight = weight * (self.owner == head.unsqueeze(1)).to(weight.dtype)
         return (value * weight).sum(1), map_rows(slope * weight, self.hidden, scale, transpose=True)
