@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from forgefield.core.quantities import Quantity
 from forgefield.graph.needs import Needs
 
 
 class AtomTerm(NamedTuple):
-    """Atom energies and the gradient of their sum.
+    """Atom energies and the gradient of their sum, and what else an architecture predicts.
 
     `vector_gradients` is dE/dd for each pair vector d = x[second] + shift - x[first]; the potential turns it into
     forces and stress. Both are plain tensor operations: training needs one ordinary backward.
@@ -20,6 +22,7 @@ class AtomTerm(NamedTuple):
 
     energies: Tensor  # (N,), eV
     vector_gradients: Tensor  # (P, 3), eV/Å
+    extra: Mapping[str, Tensor] = MappingProxyType({})  # (N, ...) in the graph's order, or (S, ...)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ class Architecture(nn.Module):
     def head_parameters(self) -> list[str]:
         """Names of the parameters that `freeze: head_only` leaves trainable."""
         raise NotImplementedError
+
+    def extra_quantities(self) -> Mapping[str, Quantity]:
+        """What it predicts beside energies, by name: quantities of `core/quantities.py` or targets of its own."""
+        return {}
 
     def physics(self) -> Mapping[str, Mapping[str, object]]:
         """Physics terms its settings ask for, by name, with the terms' own settings."""

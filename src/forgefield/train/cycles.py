@@ -15,10 +15,12 @@ from forgefield.core.errors import ConfigError, DataError, ForgeError
 from forgefield.train.checkpoint import Stamp, save_checkpoint
 from forgefield.train.compilation import Compilation
 from forgefield.train.evaluate import validate
-from forgefield.train.loss import QUANTITY_KEYS, LossReport, WeightedLoss, build_loss
+from forgefield.train.loss import QUANTITY_KEYS, LossReport, weight_key
 from forgefield.train.metrics import Metrics
+from forgefield.train.mixed import lacking
 from forgefield.train.recorder import Recorder, Row, peak_memory, validation_columns
 from forgefield.train.settings import TrainSettings
+from forgefield.train.stages import Stages
 from forgefield.train.state import Best, Running, TrainState
 from forgefield.train.step import NotFiniteError, UpdateReport, take_update
 
@@ -55,7 +57,7 @@ class Cycles:
     ) -> None:
         self.state, self.settings, self.stamp = state, settings, stamp
         self.train_loader, self.val_loader = train_loader, val_loader
-        self.losses: WeightedLoss = build_loss(settings)
+        self.stages = Stages(state, settings)
         self.checkpoints, self.device = checkpoints, device
         self.usable = _usable_batches(len(train_loader), settings)
         if len(val_loader) == 0:
@@ -68,13 +70,15 @@ class Cycles:
 
     def run(self, recorder: Recorder) -> str:
         """Train until there is a reason to stop; returns it."""
-        if self.settings.amp and self.state.scaler is None:
-            recorder.note(f"train.amp is off: float16 autocast is for CUDA devices only, this is {self.device.type}")
+        if (lack := lacking(self.settings.amp, self.device)) is not None:
+            recorder.event(f"train.amp is off: {lack}")
         updates = self.settings.epochs * self.updates_per_epoch
         self.compilation = Compilation(self.state, self.settings, self.train_loader, updates, recorder.event)
         self.compilation.start()
         self.tick = time.monotonic()
-        while (reason := self._stop_reason()) is None:
+        while (reason := self._stop_reason()) is None or self.stages.due(reason):
+            if self.stages.due(reason):
+                recorder.event(self.stages.begin())
             with closing(self._updates()) as updates:
                 for batches in updates:
                     self._update(batches, recorder)
@@ -105,7 +109,7 @@ class Cycles:
         progress = self.state.progress
         rate, epoch = self.state.learning_rate, progress.epoch + 1
         try:
-            report = take_update(self.state, batches, self.losses, max_grad_norm=self.settings.max_grad_norm)
+            report = take_update(self.state, batches, self.stages.losses, max_grad_norm=self.settings.max_grad_norm)
         except NotFiniteError as error:
             raise self._explained(error, f"epoch {epoch}, update {progress.update + 1}") from error
         progress.update += 1
@@ -149,9 +153,7 @@ class Cycles:
         progress = self.state.progress
         self._check_labels(recorder)
         with self.state.averaged():
-            loss, metrics = validate(
-                self.state.potential, self.val_loader, self.losses, amp=self.state.scaler is not None
-            )
+            loss, metrics = validate(self.state.potential, self.val_loader, self.stages.losses, amp=self.state.amp)
         value = float(loss.total)
         if not math.isfinite(value):
             raise ForgeError(
@@ -160,7 +162,7 @@ class Cycles:
         progress.cycle += not partial
         improved = progress.improves(value)
         if improved:
-            progress.best = Best(value, progress.epoch_now, progress.cycle, progress.update)
+            progress.best = Best(value, progress.epoch_now, progress.cycle, progress.update, progress.stage)
         progress.seconds = self.seconds_before + time.monotonic() - self.started
         row = self._row(loss, metrics, best=improved, partial=partial)
         if not partial:
@@ -168,8 +170,8 @@ class Cycles:
             self._step_schedule("cycle")
             progress.running, progress.cycle_updates = Running(), 0
         recorder.cycle(row)
-        if improved:
-            self._save("best")
+        for name in self.stages.best_names if improved else ():
+            self._save(name)
         if partial or progress.cycle % self.settings.save_every == 0:
             self._save("last")
         self.tick = time.monotonic()
@@ -179,7 +181,7 @@ class Cycles:
         for name, count in self.state.progress.running.counts.items():
             if count:
                 continue
-            key = f"train.{QUANTITY_KEYS[name]}_weight"
+            key = f"train.{weight_key(name)}"
             what = f"no training structure has {name} labels, but their loss has weight"
             if not self.settings.cycle_steps and self.state.progress.batch == 0:
                 raise DataError(what, key, f"set {key}: 0, or give the labels (data.{name}_key)")
@@ -187,7 +189,7 @@ class Cycles:
 
     def _step_schedule(self, moment: str, metric: float = 0.0) -> None:
         schedule = self.state.schedule
-        if schedule is None:
+        if schedule is None or self.stages.schedule_rests:
             return
         when = "validation" if schedule.needs_metric else self.settings.scheduler_step_unit
         if moment == when:
@@ -195,7 +197,7 @@ class Cycles:
 
     def _stop_reason(self) -> str | None:
         progress, settings = self.state.progress, self.settings
-        if progress.epoch >= settings.epochs:
+        if progress.epoch >= self.stages.epochs:
             return "epochs"
         window = math.ceil(settings.plateau_patience * settings.early_stop_factor)
         if settings.early_stop_factor > 0 and progress.cycle - progress.best.cycle >= max(1, window):
@@ -210,7 +212,7 @@ class Cycles:
         running, means = progress.running, progress.running.means()
         train = {name: means.get(name) for name in QUANTITY_KEYS}
         val = {name: float(loss.terms[name]) if name in loss.terms else None for name in QUANTITY_KEYS}
-        total = sum(weight * (means[name] or 0.0) for name, (weight, _) in self.losses.terms.items())
+        total = sum(weight * (means.get(name) or 0.0) for name, (weight, _) in self.stages.losses.terms.items())
         return {
             "cycle": progress.cycle,
             "epoch": progress.epoch_now,

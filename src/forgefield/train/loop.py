@@ -19,6 +19,8 @@ from forgefield.train.checkpoint import STATE, Stamp, load_checkpoint, load_weig
 from forgefield.train.cycles import Cycles
 from forgefield.train.ema import WeightAverage
 from forgefield.train.groups import freeze, parameter_groups
+from forgefield.train.loss import build_loss
+from forgefield.train.mixed import check_amp, usable_type
 from forgefield.train.recorder import Recorder
 from forgefield.train.settings import TrainSettings, plugin_settings
 from forgefield.train.state import TrainState
@@ -128,13 +130,13 @@ def prepare(potential: Potential, settings: TrainSettings, device: torch.device)
 
     Raises:
         ModelError: the head is not in the model, or nothing is trainable.
-        ConfigError: amp or a coarser matmul is asked for a float64 model.
+        ConfigError: amp or a coarser matmul is asked for a float64 model, or a loss for what it does not predict.
     """
     if settings.head_key is not None and settings.head_key not in potential.heads:
         heads = ", ".join(potential.heads)
         raise ModelError(f"the model has no head {settings.head_key!r}", "train.head_key", f"use one of: {heads}")
-    if settings.amp and potential.dtype == torch.float64:
-        raise ConfigError("amp computes in float16, the model is float64", "train.amp", "set dtype: float32, or no amp")
+    check_amp(settings.amp, potential)
+    build_loss(settings, potential)  # refuses what the model does not predict
     if settings.matmul != "float32" and potential.dtype != torch.float32:
         what = f"{settings.matmul} is for products of float32 matrices, the model is float64"
         raise ConfigError(what, "train.matmul", "set dtype: float32, or matmul: float32")
@@ -148,8 +150,9 @@ def prepare(potential: Potential, settings: TrainSettings, device: torch.device)
         build = Catalog(SCHEDULES).entry(settings.scheduler).build
         schedule = build(optimizer, plugin_settings(SCHEDULES, settings.scheduler, settings))
     average = WeightAverage(potential, settings.ema_decay) if settings.ema_decay is not None else None
-    scaler = torch.amp.GradScaler(device.type) if settings.amp and device.type == "cuda" else None
-    return TrainState(potential, optimizer, schedule, average, scaler)
+    amp = usable_type(settings.amp, device)
+    scaler = torch.amp.GradScaler(device.type) if amp is torch.float16 else None
+    return TrainState(potential, optimizer, schedule, average, scaler, amp=amp)
 
 
 def _latest(checkpoints: Path) -> Path:

@@ -15,6 +15,7 @@ from forgefield.train.keys.order import OrderKeys
 from forgefield.train.keys.precision import PrecisionKeys
 from forgefield.train.keys.records import RecordKeys
 from forgefield.train.keys.schedule import ScheduleKeys
+from forgefield.train.keys.stages import StageKeys
 
 # A run may be continued with other values of these; every other key must stay as it was.
 RESUME_MAY_CHANGE = frozenset(
@@ -37,7 +38,7 @@ _PLUGIN_KEYS = {
 }
 
 
-class TrainSettings(RecordKeys, PrecisionKeys, LossKeys, ScheduleKeys, OptimizationKeys, OrderKeys):
+class TrainSettings(RecordKeys, PrecisionKeys, StageKeys, LossKeys, ScheduleKeys, OptimizationKeys, OrderKeys):
     """Everything about fitting: data order, optimizer, schedule, loss, precision, stopping and records.
 
     The keys stand in `train/keys`, by subject; rules between subjects stand here. Validation goes from the last base to

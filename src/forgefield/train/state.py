@@ -11,6 +11,7 @@ import torch
 
 from forgefield.graph.graph import Graph
 from forgefield.models.potential import Outputs, Potential
+from forgefield.train.averaging import EqualAverage
 from forgefield.train.compiled import CompiledPotential
 from forgefield.train.ema import WeightAverage
 from forgefield.train.schedule import Schedule
@@ -35,12 +36,13 @@ class Running:
 
 @dataclass
 class Best:
-    """The best validation so far."""
+    """The best validation so far, of the stage that it belongs to."""
 
     metric: float | None = None
     epoch: int = 0
     cycle: int = 0
     update: int = 0
+    stage: int = 1
 
 
 @dataclass
@@ -56,6 +58,8 @@ class Progress:
         seconds: time spent in all, over all restarts, s.
         skipped: updates left out by gradient scaling.
         compiled: whether the model is being trained compiled; a fit that is continued then is so at once.
+        stage: 1, or 2 after the change to `stage_two`.
+        stage_epoch: epochs completed when the second stage began.
         best: the best validation so far.
         running: sums over the current cycle.
     """
@@ -68,6 +72,8 @@ class Progress:
     seconds: float = 0.0
     skipped: int = 0
     compiled: bool = False
+    stage: int = 1
+    stage_epoch: int = 0
     best: Best = field(default_factory=Best)
     running: Running = field(default_factory=Running)
 
@@ -77,8 +83,9 @@ class Progress:
         return self.epoch + (1 if self.batch else 0)
 
     def improves(self, metric: float) -> bool:
-        """Say whether a validation loss is the lowest so far."""
-        return math.isfinite(metric) and (self.best.metric is None or metric < self.best.metric)
+        """Say whether a validation loss is the lowest so far; the losses of two stages are not comparable."""
+        first = self.best.metric is None or self.best.stage != self.stage
+        return math.isfinite(metric) and (first or metric < self.best.metric)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and dicts."""
@@ -103,6 +110,9 @@ class TrainState:
         scaler: gradient scaling for float16, or None.
         progress: counters, best and running sums.
         compiled: predicts in the potential's place while training, if it is compiled.
+        equal: equal average of the weights in the second stage, or None.
+        amp: type of mixed precision, or None.
+        first_rates: initial learning rate of each group.
     """
 
     potential: Potential
@@ -112,6 +122,12 @@ class TrainState:
     scaler: torch.amp.GradScaler | None
     progress: Progress = field(default_factory=Progress)
     compiled: CompiledPotential | None = None
+    equal: EqualAverage | None = None
+    amp: torch.dtype | None = None
+    first_rates: list[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def predict(self, graph: Graph) -> Outputs:
         """Predict a training batch, compiled if that is on."""
@@ -119,7 +135,14 @@ class TrainState:
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the potential holds the weights that are validated and handed out."""
-        return self.average.in_place() if self.average else nullcontext()
+        average = self.equal or self.average
+        return average.in_place() if average else nullcontext()
+
+    def take_averages(self) -> None:
+        """Take the weights after an update into their averages."""
+        for average in (self.average, self.equal):
+            if average is not None:
+                average.update()
 
     @property
     def learning_rate(self) -> float:

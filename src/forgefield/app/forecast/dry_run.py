@@ -78,7 +78,7 @@ def forecast(config: RunConfig) -> Forecast:
     judged = _judged(run, potential, data)
     seconds = time.perf_counter() - begun
     gauge = Gauge(run.device)
-    state, losses = prepare(potential, config.train, run.device), build_loss(config.train)
+    state, losses = prepare(potential, config.train, run.device), build_loss(config.train, potential)
     plan = make_plan(loader, sizes, config.train, max(1, config.train.epochs - done))
     rehearsal = Rehearsal(state, loader, sizes, losses, config.train.max_grad_norm, gauge)
     shared = _carry_out(rehearsal, plan)
