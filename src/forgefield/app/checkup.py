@@ -265,7 +265,7 @@ class Checkup:
         """Say what a data set holds, and check the labels that the loss needs."""
         with self._guard(topic):
             portrait = look_at(dataset)
-            check_labels(dataset, needed)
+            check_labels(dataset, needed, some=self.config.train.missing_labels == "mask")
             self._add(topic, "ok", _summary(portrait) + note)
             for text in warnings(portrait):
                 if needed or "no frame has" not in text:

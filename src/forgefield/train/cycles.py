@@ -72,6 +72,8 @@ class Cycles:
         """Train until there is a reason to stop; returns it."""
         if (lack := lacking(self.settings.amp, self.device)) is not None:
             recorder.event(f"train.amp is off: {lack}")
+        elif self.settings.amp and self.state.potential.in_kernels():
+            recorder.event("train.amp: the kernels compute in one type only; hot sums run in plain PyTorch instead")
         updates = self.settings.epochs * self.updates_per_epoch
         self.compilation = Compilation(self.state, self.settings, self.train_loader, updates, recorder.event)
         self.compilation.start()

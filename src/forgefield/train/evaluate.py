@@ -13,10 +13,10 @@ from torch import Tensor
 
 from forgefield.core.errors import DataError
 from forgefield.core.settings import Matmul
-from forgefield.models.precision import matmul_precision, missing
+from forgefield.models.precision import autocast, matmul_precision, missing
 from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.metrics import Metrics, Table, measure_errors
-from forgefield.train.mixed import autocast, usable_type
+from forgefield.train.mixed import usable_type
 from forgefield.train.packing import Packer
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -51,8 +50,3 @@ def check_amp(amp: Amp, potential: Potential) -> None:
     if wanted is not None and potential.dtype == torch.float64:
         name = str(wanted).removeprefix("torch.")
         raise ConfigError(f"amp computes in {name}, the model is float64", "train.amp", "set dtype: float32, or no amp")
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """Return the context of mixed precision, or one that does nothing for None."""
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

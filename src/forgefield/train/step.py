@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from forgefield.core.errors import ForgeError
+from forgefield.models.precision import autocast
 from forgefield.train.loss import LossReport, WeightedLoss
-from forgefield.train.mixed import autocast
 from forgefield.train.state import TrainState
 
 if TYPE_CHECKING:
