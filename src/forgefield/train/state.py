@@ -84,8 +84,8 @@ class Progress:
 
     def improves(self, metric: float) -> bool:
         """Say whether a validation loss is the lowest so far; the losses of two stages are not comparable."""
-        first = self.best.metric is None or self.best.stage != self.stage
-        return math.isfinite(metric) and (first or metric < self.best.metric)
+        lowest = None if self.best.stage != self.stage else self.best.metric
+        return math.isfinite(metric) and (lowest is None or metric < lowest)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and dicts."""

@@ -14,8 +14,8 @@ class PrecisionKeys(Settings):
 
     amp: bool | Literal["float16", "bfloat16"] = Field(
         False,
-        description="Mixed precision: float16 (or true; with gradient scaling, CUDA only) or bfloat16 (CUDA and CPU); off where "
-        "the device has it not, and a line says so.",
+        description="Mixed precision: float16 (or true; with gradient scaling, CUDA only) or bfloat16 (CUDA, CPU); off "
+        "where the device has it not, and a line says so.",
     )
     matmul: Matmul = Field(
         "float32",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import AliasChoices, Field, NonNegativeFloat, ValidationInfo, field_validator
@@ -37,7 +38,7 @@ class StageTwoSettings(Settings):
         "equal, the mean of the weights after every update of the stage (SWA).",
     )
 
-    def weights(self, first: dict[str, float]) -> dict[str, float]:
+    def weights(self, first: Mapping[str, float]) -> dict[str, float]:
         """Return the weights of the second stage, from those of the first."""
         own = {name: getattr(self, f"{word}_weight") for name, word in WORDS.items()}
         return {**first, **{k: float(v) for k, v in own.items() if v is not None}, **self.target_weights}
@@ -63,9 +64,8 @@ class StageKeys(Settings):
         unknown = sorted(set(value.target_weights) - set(targets or {}))
         if targets is not None and unknown:
             raise ValueError(f"target_weights names {', '.join(unknown)}, which targets does not")
-        first = {name: info.data.get(f"{word}_weight") for name, word in WORDS.items()}
-        if None not in first.values() and targets is not None:
-            weights = {**first, **{name: target.weight for name, target in targets.items()}}
-            if not any(value.weights(weights).values()):
-                raise ValueError("all weights are 0: there is nothing to fit")
+        first = {name: float(info.data.get(f"{word}_weight", 1.0)) for name, word in WORDS.items()}
+        first |= {name: target.weight for name, target in (targets or {}).items()}
+        if not any(value.weights(first).values()):
+            raise ValueError("all weights are 0: there is nothing to fit")
         return value
