@@ -8,6 +8,7 @@ import numpy as np
 
 from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError
+from forgefield.core.quantities import QUANTITIES
 from forgefield.data.dataset import Dataset
 from forgefield.data.isolated import is_isolated
 
@@ -28,7 +29,9 @@ def check_labels(dataset: Dataset, needed: Collection[str], *, some: bool = Fals
         DataError: names the label, how many frames lack it and the first of them, and what the files have instead.
     """
     missing: dict[str, list[str]] = {name: [] for name in sorted(needed)}
+    seen: set[str] = set()
     for structure in dataset:
+        seen.update(structure.labels)
         lacking = [name for name in missing if name not in structure.labels]
         if lacking and is_isolated(structure):
             lacking = [name for name in lacking if name == "energy"]
@@ -37,11 +40,12 @@ def check_labels(dataset: Dataset, needed: Collection[str], *, some: bool = Fals
     for name, origins in missing.items():
         if not origins:
             continue
-        if len(origins) == len(dataset):
+        if name not in seen:
             others = sorted({o for part in dataset.parts for o in part.others})
-            seen = f"; the files have {', '.join(others)}" if others else ""
-            fix = f"set data.{name}_key to the right name, or do not train {name} (its weight 0)"
-            raise DataError(f"no frame has {name}{seen}", dataset.name, fix)
+            instead = f"; the files have {', '.join(others)}" if others else ""
+            key = f"set data.{name}_key to the right name" if name in QUANTITIES else f"declare data.targets.{name}"
+            fix = f"{key}, or do not train {name} (its weight 0)"
+            raise DataError(f"no frame has {name}{instead}", dataset.name, fix)
         if some:
             continue
         listing = ", ".join(origins[:SHOWN]) + (", ..." if len(origins) > SHOWN else "")

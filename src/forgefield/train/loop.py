@@ -20,6 +20,7 @@ from forgefield.train.cycles import Cycles
 from forgefield.train.ema import WeightAverage
 from forgefield.train.groups import freeze, parameter_groups
 from forgefield.train.loss import build_loss
+from forgefield.train.loss_words import notes_in_words, terms_in_words
 from forgefield.train.mixed import check_amp, usable_type
 from forgefield.train.recorder import Recorder
 from forgefield.train.settings import TrainSettings, plugin_settings
@@ -43,6 +44,7 @@ class FitResult:
         history: path of history.jsonl.
         epochs_here: epochs completed by this call.
         compilation: what was decided about compiling, and why, in sentences.
+        loss: what was minimised, in words.
     """
 
     best_epoch: int
@@ -53,6 +55,7 @@ class FitResult:
     history: Path
     epochs_here: int
     compilation: tuple[str, ...] = ()
+    loss: tuple[str, ...] = ()
 
 
 def fit(
@@ -122,6 +125,7 @@ def fit(
         history=recorder.history,
         epochs_here=state.progress.epoch - epochs_before,
         compilation=tuple(cycles.compilation.sentences),
+        loss=(*terms_in_words(settings), *notes_in_words(settings)),
     )
 
 
