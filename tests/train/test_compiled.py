@@ -279,5 +279,5 @@ def test_inductor_agrees_and_finds_its_code_again(tmp_path, monkeypatch):
         assert counters["aot_autograd"]["autograd_cache_hit"] == turn
         outputs = run(single(n=14, size=3)[1])
         (outputs.energy.sum() + outputs.forces.square().sum()).backward()
-        results.append([*outputs, *(p.grad for p in potential.parameters())])
+        results.append([*outputs[:4], *(p.grad for p in potential.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
