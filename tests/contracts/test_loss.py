@@ -1,25 +1,39 @@
-"""What every loss must satisfy; a new file in the folder is tested the moment it exists."""
+"""What every loss must satisfy, for every quantity and normalisation; a new file in the folder is tested at once."""
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 import torch
 
 from forgefield.core.catalog import Catalog
+from forgefield.core.quantities import DERIVED, QUANTITIES, Normalization, Quantity
 from forgefield.data.labels import Labels
 from forgefield.train.catalogs import LOSSES
-from forgefield.train.loss import WeightedLoss, build_term
+from forgefield.train.loss import Term, WeightedLoss, build_term
+from forgefield.train.values import AtomChoice
 
 NAMES = Catalog(LOSSES).names()
 ENTRIES = {name: Catalog(LOSSES).entry(name) for name in NAMES}
-CASES = [(n, q) for n in NAMES for q in sorted(ENTRIES[n].build(ENTRIES[n].settings()).quantities)]
+FREE = Quantity("moment", "arbitrary", "atom", (5,), "a target of no meaning", "per_structure")
+TABLE = {**QUANTITIES, **DERIVED, FREE.name: FREE}
+BUILT = {name: entry.build(entry.settings()) for name, entry in ENTRIES.items()}
+CASES = [
+    (name, quantity, normalization)
+    for name, loss in BUILT.items()
+    for quantity in TABLE
+    if loss.accepts(TABLE[quantity])
+    for normalization in (get_args(Normalization) if loss.normalizes else ("per_atom",))
+]
+every_case = pytest.mark.parametrize(("name", "quantity", "normalization"), CASES)
 SIZES = [3, 1, 4, 2]
+EXTRA = [name for name in TABLE if name not in ("energy", "forces", "stress", "virial")]
 
 
 class Outputs(NamedTuple):
     energy: torch.Tensor
     forces: torch.Tensor
     stress: torch.Tensor
+    extra: dict
 
 
 def make(sizes, seed=0, absent=(), fill=0.0, weight=None):
@@ -29,8 +43,13 @@ def make(sizes, seed=0, absent=(), fill=0.0, weight=None):
     s, n = len(sizes), sum(sizes)
     structure = torch.repeat_interleave(torch.arange(s), torch.tensor(sizes))
     there = torch.tensor([k not in absent for k in range(s)])
-    outputs = Outputs(*(t.requires_grad_() for t in (draw(s), draw(n, 3), draw(s, 3, 3))))
+    rows = lambda name: n if TABLE[name].per == "atom" else s  # noqa: E731
+    drawn = {name: draw(rows(name), *TABLE[name].shape) for name in ("energy", "forces", "stress", *EXTRA)}
+    for value in drawn.values():
+        value.requires_grad_()
+    outputs = Outputs(*(drawn[k] for k in ("energy", "forces", "stress")), {k: drawn[k] for k in EXTRA})
     keep = lambda t, mask: torch.where(mask.reshape(-1, *[1] * (t.ndim - 1)), t, fill)  # noqa: E731
+    mask = lambda name: there[structure] if TABLE[name].per == "atom" else there  # noqa: E731
     labels = Labels(
         energy=keep(draw(s), there),
         forces=keep(draw(n, 3), there[structure]),
@@ -41,6 +60,11 @@ def make(sizes, seed=0, absent=(), fill=0.0, weight=None):
         weight=torch.ones(s, dtype=torch.float64) if weight is None else weight,
         structure=structure,
         n_atoms=torch.tensor(sizes),
+        volume=torch.rand(s, generator=g, dtype=torch.float64) + 0.5,
+        fixed=torch.arange(n) % 3 == 0,
+        tags=torch.arange(n) % 2,
+        extra={k: keep(draw(rows(k), *TABLE[k].shape), mask(k)) for k in EXTRA},
+        has_extra={k: mask(k) for k in EXTRA},
     )
     return outputs, labels
 
@@ -48,64 +72,112 @@ def make(sizes, seed=0, absent=(), fill=0.0, weight=None):
 def part(outputs, labels, chosen):
     """The batch of some of the structures, (S,) bool."""
     atoms = chosen[labels.structure]
-    pick = lambda tuple_: {  # noqa: E731
-        k: v[atoms if k in ("forces", "has_forces", "structure") else chosen] for k, v in tuple_._asdict().items()
-    }
+
+    def pick(value):
+        return {k: pick(v) for k, v in value.items()} if isinstance(value, dict) else value[select(value)]
+
+    def select(value):
+        return atoms if value.shape[0] == atoms.shape[0] else chosen
+
     new = torch.cumsum(chosen.to(torch.int64), 0) - 1
-    chosen_labels = Labels(**pick(labels))
-    return Outputs(**pick(outputs)), chosen_labels._replace(structure=new[chosen_labels.structure])
+    labels = Labels(*(pick(v) for v in labels))
+    return Outputs(*(pick(v) for v in outputs)), labels._replace(structure=new[labels.structure])
 
 
-def one(name, quantity):
-    return WeightedLoss({quantity: (2.0, build_term(quantity, name))})
+def one(name, quantity, normalization, choice=None):
+    return WeightedLoss({quantity: (2.0, Term(TABLE[quantity], BUILT[name], normalization, choice))})
+
+
+def source(outputs, quantity):
+    """The predictions that a quantity is computed from, whose gradient is looked at."""
+    quantity = TABLE[quantity].label or quantity
+    return outputs.extra[quantity] if quantity in outputs.extra else getattr(outputs, quantity)
+
+
+def rows_of(labels, quantity, structures):
+    """Rows that belong to structures, (S,) bool."""
+    return structures[labels.structure] if TABLE[quantity].per == "atom" else structures
 
 
 @pytest.mark.parametrize("fill", [0.0, float("nan"), float("inf")])
-@pytest.mark.parametrize(("name", "quantity"), CASES)
-def test_absent_labels_do_not_touch_the_gradient(name, quantity, fill):
+@every_case
+def test_absent_labels_do_not_touch_the_gradient(name, quantity, normalization, fill):
     outputs, labels = make(SIZES, absent=(1, 2), fill=fill)
-    report = one(name, quantity)(outputs, labels)
+    report = one(name, quantity, normalization)(outputs, labels)
     report.total.backward()
-    gradient = getattr(outputs, quantity).grad
+    gradient = source(outputs, quantity).grad
     assert torch.isfinite(report.total)
     assert torch.isfinite(gradient).all()
-    rows = labels.has_forces if quantity == "forces" else labels.has_energy
+    rows = rows_of(labels, quantity, labels.has_energy)
     assert (gradient[~rows] == 0).all()
     assert (gradient[rows] != 0).all()
 
 
-@pytest.mark.parametrize(("name", "quantity"), CASES)
-def test_absent_structures_count_for_nothing(name, quantity):
-    outputs, labels = make(SIZES, absent=(1,))
-    without = part(outputs, labels, torch.tensor([True, False, True, True]))
-    loss = one(name, quantity)
-    assert torch.allclose(loss(outputs, labels).total, loss(*without).total, rtol=1e-14)
+@every_case
+def test_absent_structures_count_for_nothing(name, quantity, normalization):
+    """A batch with missing labels is the batch without those structures: the value and every gradient."""
+    outputs, labels = make(SIZES, absent=(1,), weight=torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=torch.float64))
+    chosen = torch.tensor([True, False, True, True])
+    loss = one(name, quantity, normalization)
+    less, less_labels = part(outputs, labels, chosen)
+    ours = loss(outputs, labels).total
+    theirs = loss(less, less_labels).total
+    assert torch.allclose(ours, theirs, rtol=1e-14)
+    (full,) = torch.autograd.grad(ours, source(outputs, quantity))
+    (short,) = torch.autograd.grad(theirs, source(less, quantity))
+    assert torch.allclose(full[rows_of(labels, quantity, chosen)], short, rtol=1e-14, atol=1e-300)
 
 
-@pytest.mark.parametrize(("name", "quantity"), CASES)
-def test_nothing_labelled_is_zero_with_zero_gradient(name, quantity):
+@every_case
+def test_the_gradient_is_that_of_finite_differences(name, quantity, normalization):
+    outputs, labels = make(SIZES, absent=(2,), fill=float("nan"))
+    loss, inside = one(name, quantity, normalization), source(outputs, quantity)
+
+    def value(prediction):
+        swapped = TABLE[quantity].label or quantity
+        if swapped in outputs.extra:
+            return loss(outputs._replace(extra={**outputs.extra, swapped: prediction}), labels).total
+        return loss(outputs._replace(**{swapped: prediction}), labels).total
+
+    assert torch.autograd.gradcheck(value, (inside.detach().requires_grad_(),), eps=1e-7, atol=1e-7)
+
+
+@every_case
+def test_nothing_labelled_is_zero_with_zero_gradient(name, quantity, normalization):
     outputs, labels = make(SIZES, absent=range(4), fill=float("nan"))
-    report = one(name, quantity)(outputs, labels)
+    report = one(name, quantity, normalization)(outputs, labels)
     report.total.backward()
     assert report.total == 0
-    assert (getattr(outputs, quantity).grad == 0).all()
+    assert (source(outputs, quantity).grad == 0).all()
 
 
-@pytest.mark.parametrize(("name", "quantity"), CASES)
-def test_perfect_prediction_has_zero_loss_and_gradient(name, quantity):
+@pytest.mark.parametrize("quantity", EXTRA)
+def test_a_batch_in_which_nobody_has_heard_of_the_quantity(quantity):
     outputs, labels = make(SIZES)
-    labels = labels._replace(**{quantity: getattr(outputs, quantity).detach().clone()})
-    report = one(name, quantity)(outputs, labels)
+    loss = one("mse", quantity, None)
+    report = loss(outputs, labels._replace(extra={}, has_extra={}))
+    report.total.backward()
+    assert (report.total, loss.counts(labels._replace(extra={}, has_extra={}))[quantity]) == (0, 0)
+    assert (source(outputs, quantity).grad == 0).all()
+
+
+@every_case
+def test_perfect_prediction_has_zero_loss_and_gradient(name, quantity, normalization):
+    outputs, labels = make(SIZES)
+    exact = source(outputs, quantity).detach().clone()
+    inside = TABLE[quantity].label or quantity
+    there = {"extra": {**labels.extra, inside: exact}} if inside in EXTRA else {inside: exact}
+    report = one(name, quantity, normalization)(outputs, labels._replace(**there))
     report.total.backward()
     assert report.total == 0
-    assert (getattr(outputs, quantity).grad == 0).all()
+    assert (source(outputs, quantity).grad == 0).all()
 
 
 @pytest.mark.parametrize("absent", [(), (2,)])
-@pytest.mark.parametrize(("name", "quantity"), CASES)
-def test_whole_batch_is_weighted_halves(name, quantity, absent):
+@every_case
+def test_whole_batch_is_weighted_halves(name, quantity, normalization, absent):
     outputs, labels = make(SIZES, absent=absent, weight=torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=torch.float64))
-    loss, first = one(name, quantity), torch.tensor([True, False, True, False])
+    loss, first = one(name, quantity, normalization), torch.tensor([True, False, True, False])
     halves = [part(outputs, labels, first), part(outputs, labels, ~first)]
     counts = [loss.counts(half[1])[quantity] for half in halves]
     joined = sum(loss(*half).total * c for half, c in zip(halves, counts, strict=True)) / sum(counts)
@@ -115,13 +187,37 @@ def test_whole_batch_is_weighted_halves(name, quantity, absent):
     assert torch.allclose(whole.total, 2.0 * whole.terms[quantity], rtol=1e-14)
 
 
-@pytest.mark.parametrize(("name", "quantity"), CASES)
-def test_structure_weight_multiplies(name, quantity):
+@every_case
+def test_structure_weight_multiplies(name, quantity, normalization):
     outputs, labels = make(SIZES)
-    loss = one(name, quantity)
+    loss = one(name, quantity, normalization)
     double = loss(outputs, labels._replace(weight=2 * labels.weight)).total
     assert torch.allclose(double, 2 * loss(outputs, labels).total, rtol=1e-14)
     none = labels._replace(weight=labels.weight * torch.tensor([1, 0, 1, 1]))
     loss(outputs, none).total.backward()
-    touched = getattr(outputs, quantity).grad[labels.structure == 1 if quantity == "forces" else 1]
+    touched = source(outputs, quantity).grad[rows_of(labels, quantity, torch.arange(4) == 1)]
     assert (touched == 0).all()
+
+
+@pytest.mark.parametrize(("name", "normalization"), [(n, m) for n, q, m in CASES if q == "forces"])
+def test_left_out_atoms_are_unlabelled_atoms(name, normalization):
+    """Fixed atoms and tags of weight 0 are the same as atoms without force label; other factors multiply."""
+    outputs, labels = make(SIZES, absent=(1,))
+    left_out = labels.fixed | (labels.tags == 1)
+    ours = one(name, "forces", normalization, AtomChoice(True, ((1, 0.0),)))
+    theirs = one(name, "forces", normalization)
+    masked = labels._replace(has_forces=labels.has_forces & ~left_out)
+    found = [torch.autograd.grad(f(outputs, x).total, outputs.forces)[0] for f, x in ((ours, labels), (theirs, masked))]
+    assert torch.equal(*found)
+    assert (found[0][left_out] == 0).all()
+    assert (found[0][~left_out & labels.has_forces] != 0).any()
+    weighed = one(name, "forces", normalization, AtomChoice(False, ((1, 3.0),)))
+    (gradient,) = torch.autograd.grad(weighed(outputs, labels).total, outputs.forces)
+    (plain,) = torch.autograd.grad(theirs(outputs, labels).total, outputs.forces)
+    factor = torch.where(labels.tags == 1, 3.0, 1.0).unsqueeze(1)
+    assert torch.allclose(gradient, factor * plain, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_loss_is_defined_for_forces(name):
+    assert build_term("forces", name).quantity is QUANTITIES["forces"]

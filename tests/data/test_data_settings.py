@@ -97,6 +97,7 @@ def test_keys_and_units_reach_the_reader():
         "length": "bohr",
         "forces": "eV/Ang",
         "stress": "GPa",
+        "dipole": "e*Ang",
         "stress_sign": "vasp",
         "stress_quantity": "stress",
     }

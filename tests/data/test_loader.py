@@ -32,8 +32,13 @@ def dataset():
     return Dataset.of(frames(), "memory")
 
 
+def tensors(batch):
+    plain = [value for value in batch.labels if isinstance(value, torch.Tensor)]
+    return [*batch.graph, *plain, *batch.labels.extra.values(), *batch.labels.has_extra.values(), batch.index]
+
+
 def same(one, other):
-    for a, b in zip([*one.graph, *one.labels, one.index], [*other.graph, *other.labels, other.index], strict=True):
+    for a, b in zip(tensors(one), tensors(other), strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a, b)
 

@@ -87,7 +87,7 @@ class Wrong(Potential):
     law = ""
 
     def forward(self, graph):
-        e, f, s, a = super().forward(graph)
+        e, f, s, a = super().forward(graph)[:4]
         if self.law == "forces":
             f = f * 1.001
         elif self.law == "stress":
@@ -113,7 +113,7 @@ class Frozen(Potential):
     """A potential that bakes a size into its trace."""
 
     def forward(self, graph):
-        e, f, s, a = super().forward(graph)
+        e, f, s, a = super().forward(graph)[:4]
         return Outputs(e + 1e-3 * float(graph.positions.shape[0]), f, s, a)
 
 

@@ -103,3 +103,41 @@ def test_combinations_that_cannot_work():
 )
 def test_values_out_of_range(key, value):
     refuse("Input should", key, **{key: value})
+
+
+def test_forms_of_the_loss_without_effect_or_meaning_are_refused():
+    refuse("no effect: no loss is huber", "huber_delta", huber_delta=0.1)
+    refuse("no effect: no loss is smooth_l1", "smooth_l1_beta", smooth_l1_beta=0.1)
+    refuse("of loss huber are energy", "huber_delta", loss_energy="huber", huber_delta={"forces": 0.1})
+    refuse("greater than 0", "huber_delta", loss_energy="huber", huber_delta=0.0)
+    refuse("no effect with loss 'atomwisel2'", "loss_force", loss_force="atomwisel2", force_normalization="total")
+    refuse("stress_weight is 0", "stress_normalization", stress_normalization="per_atom")
+    refuse("has keys of its own: force_weight", "targets", targets={"forces": {}})
+    refuse("did you mean 'huber'", "targets", targets={"charges": {"loss": "hubber"}})
+    refuse("not defined for charges", "targets", targets={"charges": {"loss": "l2mae"}})
+    refuse("not defined for dipole", "targets", targets={"dipole": {"loss": "atomwisel2"}})
+    refuse("force_weight is 0", "train_on_free_atoms", force_weight=0, train_on_free_atoms=True)
+    refuse("force_weight is 0", "tag_weights", force_weight=0, tag_weights={0: 0.0})
+    refuse("greater than or equal to 0", "tag_weights", tag_weights={0: -1.0})
+    assert TrainSettings(energy_weight=0, force_weight=0, targets={"charges": {}}).trained_labels() == {"charges"}
+    assert TrainSettings(force_weight=0, targets={"virial": {}}).trained_labels() == {"energy", "stress"}
+
+
+def test_stage_two():
+    refuse("not before the end: epochs is 5", "stage_two", epochs=5, stage_two={"start": 5})
+    refuse("target_weights names charges", "stage_two", stage_two={"start": 5, "target_weights": {"charges": 1}})
+    none = {"start": 5, "energy_weight": 0, "force_weight": 0}
+    refuse("nothing to fit", "stage_two", stage_two=none)
+    refuse("Field required", "stage_two", stage_two={})
+    s = TrainSettings.model_validate({"swa": {"start_swa": 5, "swa_lr": 1e-4, "stress_weight": 3}})
+    assert (s.stage_two.start, s.stage_two.lr, s.stage_two.average) == (5, 1e-4, "ema")
+    assert s.loss_weights(1) == {"energy": 1.0, "forces": 100.0, "stress": 0.0}
+    assert s.loss_weights(2) == {"energy": 1000.0, "forces": 100.0, "stress": 3.0}
+    assert s.trained_labels() == {"energy", "forces", "stress"}
+    assert TrainSettings.model_validate_json(s.model_dump_json()) == s
+
+
+def test_mixed_precision():
+    refuse("Input should be", "amp", amp="float8")
+    refuse("no effect with amp", "matmul", amp="bfloat16", matmul="bf16")
+    refuse("cannot be had with amp", "compile", amp="bfloat16", compile=True)

@@ -30,6 +30,7 @@ from forgefield.data.parts import TrainingData, open_part, open_training, refere
 from forgefield.data.statistics import Statistics, measure
 from forgefield.models.potential import Potential, build_potential
 from forgefield.models.precision import missing
+from forgefield.train.mixed import lacking
 
 State = Literal["ok", "note", "warn", "error"]
 _SPARE = 200 * 2**20  # records, report and TensorBoard files of a run, generously, bytes
@@ -97,8 +98,8 @@ class Checkup:
             self._add("device", "ok", f"{device}: {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
         else:
             self._add("device", "ok", f"cpu, {torch.get_num_threads()} threads")
-        if self.config.train.amp and self.config.task in TRAINING and device.type == "cpu":
-            self._add("device", "note", "train.amp has no effect on the CPU")
+        if self.config.task in TRAINING and (lack := lacking(self.config.train.amp, device)) is not None:
+            self._add("device", "note", f"train.amp will be off: {lack}")
         for key, tasks in (("train", TRAINING), ("eval", PREDICTING)):
             matmul = getattr(self.config, key).matmul
             if self.config.task in tasks and (lack := missing(matmul, device)) is not None:
@@ -277,7 +278,7 @@ class Checkup:
         """Say what a data set holds, and check the labels that the loss needs."""
         with self._guard(topic):
             portrait = look_at(dataset)
-            check_labels(dataset, needed)
+            check_labels(dataset, needed, some=self.config.train.missing_labels == "mask")
             self._add(topic, "ok", _summary(portrait) + note)
             for text in warnings(portrait):
                 if needed or "no frame has" not in text:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forgefield.core.elements import covalent_radii, symbol
+from forgefield.core.quantities import ALWAYS
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
 from forgefield.data.isolated import is_isolated
@@ -102,7 +103,7 @@ def look_at(dataset: Dataset) -> Portrait:
     return Portrait(
         sizes=np.array(sizes, dtype=np.int64),
         elements=dict(sorted(elements.items())),
-        labels={name: labels[name] for name in ("energy", "forces", "stress")},
+        labels={name: labels[name] for name in (*ALWAYS, *sorted(labels.keys() - set(ALWAYS)))},
         n_periodic=periodic,
         isolated=sorted(isolated),
         energies=total / composition.sum(axis=1) if len(total) else total,

@@ -9,7 +9,7 @@ import numpy as np
 
 from forgefield.core.elements import MAX_NUMBER
 from forgefield.core.errors import DataError
-from forgefield.core.quantities import QUANTITIES
+from forgefield.core.quantities import QUANTITIES, Quantity
 
 MIN_VOLUME = 1e-6  # Å^3
 
@@ -31,6 +31,8 @@ class Structure:
         tags: integer tags (0 sub-surface, 1 surface, 2 adsorbate), (N,), or None.
         origin: where it was read, for messages.
         info: further scalars and texts.
+        declared: what labels that are none of `QUANTITIES` are, by name.
+        force_mask: atoms whose force label counts, (N,), or None = all.
     """
 
     numbers: np.ndarray
@@ -45,6 +47,8 @@ class Structure:
     tags: np.ndarray | None = None
     origin: str = "structure"
     info: Mapping[str, object] = field(default_factory=dict)
+    declared: Mapping[str, Quantity] = field(default_factory=dict)
+    force_mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
@@ -81,7 +85,7 @@ class Structure:
             raise DataError(
                 "is periodic but its cell has zero volume", self.origin, "give the Lattice, or set pbc to F F F"
             )
-        for name in ("fixed", "tags"):
+        for name in ("fixed", "tags", "force_mask"):
             value = getattr(self, name)
             if value is not None and np.shape(value) != (n,):
                 raise DataError(f"{name} has shape {np.shape(value)}, expected ({n},)", self.origin)
@@ -90,9 +94,10 @@ class Structure:
 
     def _check_labels(self) -> None:
         for name, value in self.labels.items():
-            if name not in QUANTITIES:
-                raise DataError(f"unknown label {name!r}", self.origin, "known: " + ", ".join(QUANTITIES))
-            quantity = QUANTITIES[name]
+            quantity = QUANTITIES.get(name) or self.declared.get(name)
+            if quantity is None:
+                known = ", ".join((*QUANTITIES, *self.declared))
+                raise DataError(f"unknown label {name!r}", self.origin, f"known: {known}")
             shape = quantity.shape if quantity.per == "structure" else (len(self), *quantity.shape)
             if value.shape != shape:
                 raise DataError(f"{name} has shape {value.shape}, expected {shape}", self.origin)

@@ -10,6 +10,7 @@ HARTREE = 27.211386245988  # eV, CODATA 2018
 BOHR = 0.529177210903  # Å, CODATA 2018
 KCAL_PER_MOL = 0.0433641153087705  # eV
 KJ_PER_MOL = 0.010364269656262175  # eV
+DEBYE = 0.20819433270935603  # e Å
 GPA = 1.0 / 160.21766339999996  # eV/Å^3
 
 ENERGY = {"eV": 1.0, "meV": 1e-3, "Ha": HARTREE, "kcal/mol": KCAL_PER_MOL, "kJ/mol": KJ_PER_MOL}
@@ -20,6 +21,7 @@ UNITS: dict[str, dict[str, float]] = {
     "energy": dict(ENERGY),
     "length": dict(LENGTH),
     "forces": {f"{e}/{x}": ENERGY[e] / LENGTH[x] for e in ENERGY for x in LENGTH},
+    "dipole": {"e*Ang": 1.0, "e*bohr": BOHR, "Debye": DEBYE},
     "stress": {**{f"{e}/{x}^3": ENERGY[e] / LENGTH[x] ** 3 for e in ENERGY for x in LENGTH}, **PRESSURE},
 }
 
@@ -28,7 +30,7 @@ def factor(quantity: str, unit: str) -> float:
     """Return the number that turns a value in `unit` into the internal unit of `quantity`.
 
     Args:
-        quantity: energy, length, forces or stress.
+        quantity: energy, length, forces, dipole or stress.
         unit: a name of `UNITS[quantity]`, for example "kcal/mol/Ang" for forces.
 
     Raises:

@@ -8,13 +8,14 @@ import numpy as np
 
 from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError
+from forgefield.core.quantities import QUANTITIES
 from forgefield.data.dataset import Dataset
 from forgefield.data.isolated import is_isolated
 
 SHOWN = 5
 
 
-def check_labels(dataset: Dataset, needed: Collection[str]) -> None:
+def check_labels(dataset: Dataset, needed: Collection[str], *, some: bool = False) -> None:
     """Refuse data in which a needed label is missing.
 
     Frames of one free atom need no forces and no stress: both vanish.
@@ -22,12 +23,15 @@ def check_labels(dataset: Dataset, needed: Collection[str]) -> None:
     Args:
         dataset: what is to be trained on or evaluated.
         needed: quantity names, for example {"energy", "forces"}.
+        some: be content with some frames that have the label.
 
     Raises:
         DataError: names the label, how many frames lack it and the first of them, and what the files have instead.
     """
     missing: dict[str, list[str]] = {name: [] for name in sorted(needed)}
+    seen: set[str] = set()
     for structure in dataset:
+        seen.update(structure.labels)
         lacking = [name for name in missing if name not in structure.labels]
         if lacking and is_isolated(structure):
             lacking = [name for name in lacking if name == "energy"]
@@ -36,16 +40,48 @@ def check_labels(dataset: Dataset, needed: Collection[str]) -> None:
     for name, origins in missing.items():
         if not origins:
             continue
-        if len(origins) == len(dataset):
+        if name not in seen:
             others = sorted({o for part in dataset.parts for o in part.others})
-            seen = f"; the files have {', '.join(others)}" if others else ""
-            fix = f"set data.{name}_key to the right name, or do not train {name} (its weight 0)"
-            raise DataError(f"no frame has {name}{seen}", dataset.name, fix)
+            instead = f"; the files have {', '.join(others)}" if others else ""
+            key = f"set data.{name}_key to the right name" if name in QUANTITIES else f"declare data.targets.{name}"
+            fix = f"{key}, or do not train {name} (its weight 0)"
+            raise DataError(f"no frame has {name}{instead}", dataset.name, fix)
+        if some:
+            continue
         listing = ", ".join(origins[:SHOWN]) + (", ..." if len(origins) > SHOWN else "")
         raise DataError(
             f"{len(origins)} of {len(dataset)} frames have no {name}: {listing}",
             dataset.name,
-            f"remove these frames, label them, or do not train {name} (its weight 0)",
+            f"remove these frames, label them, do not train {name} (its weight 0), or set train.missing_labels: mask",
+        )
+
+
+def check_fixed(dataset: Dataset) -> None:
+    """Refuse to leave out fixed atoms of data without any.
+
+    Raises:
+        DataError: no atom is held fixed.
+    """
+    if not any(s.fixed is not None and np.any(s.fixed) for s in dataset):
+        fix = "remove train.train_on_free_atoms, or give the constraints (move_mask in extxyz, `fixed` in LMDB)"
+        raise DataError("no atom is held fixed", dataset.name, fix)
+
+
+def check_tags(dataset: Dataset, named: Collection[int]) -> None:
+    """Refuse to weigh atoms by tags that none of them has; an atom without tag has tag 0.
+
+    Raises:
+        DataError: names the tags that no atom has.
+    """
+    found: set[int] = set()
+    for s in dataset:
+        found |= {0} if s.tags is None else set(np.unique(s.tags).tolist())
+    lacking = sorted(set(named) - found)
+    if lacking:
+        raise DataError(
+            f"no atom has tag {', '.join(map(str, lacking))}",
+            dataset.name,
+            f"train.tag_weights may name {', '.join(map(str, sorted(found)))}",
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from forgefield.core.catalog import Catalog
 from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError
-from forgefield.core.quantities import QUANTITIES
+from forgefield.core.quantities import ALWAYS
 from forgefield.core.structure import Structure
 from forgefield.data.reader import Frames, LabelKeys, LabelUnits, ListFrames, Reader
 from forgefield.data.settings import FORMAT_ALIASES, READERS
@@ -130,7 +130,7 @@ class Dataset:
             "elements": {symbol(z): elements[z] for z in sorted(elements)},
             "formulas": dict(formulas.most_common(20)),
             "n_formulas": len(formulas),
-            "labels": {name: labels[name] for name in QUANTITIES},
+            "labels": {name: labels[name] for name in (*ALWAYS, *sorted(labels.keys() - set(ALWAYS)))},
             "config_types": dict(groups.most_common()),
             "heads": dict(heads.most_common()),
             "n_periodic": periodic,
@@ -154,6 +154,8 @@ def _add(digest: Any, s: Structure) -> None:
         ("fixed", b"" if s.fixed is None else np.asarray(s.fixed, dtype=bool).tobytes()),
         ("tags", b"" if s.tags is None else np.asarray(s.tags).astype("<i8").tobytes()),
     ]
+    if s.force_mask is not None:
+        fields.append(("force_mask", np.asarray(s.force_mask, dtype=bool).tobytes()))
     fields += [(f"label {k}", np.asarray(s.labels[k]).astype("<f8").tobytes()) for k in sorted(s.labels)]
     for name, value in fields:
         digest.update(f"{name}:{len(value)}:".encode())

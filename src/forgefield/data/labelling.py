@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
+from forgefield.data.other_labels import force_mask, other_label, require_mask, require_other
+from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import AUTO, LabelKeys, LabelUnits
 
 STRUCTURE_NAMES = {
@@ -30,20 +32,6 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {**STRUCTURE_NAMES, **ATOM_NAMES}
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 MAX_ASYMMETRY = 1e-2  # of the largest component; DFT codes print slightly asymmetric tensors
-
-
-class RawFrame(NamedTuple):
-    """One frame as the file has it: its own names, units and signs."""
-
-    numbers: np.ndarray  # (N,)
-    positions: np.ndarray  # (N, 3)
-    cell: np.ndarray  # (3, 3), rows
-    pbc: np.ndarray  # (3,)
-    values: Mapping[str, Any]  # of the structure
-    arrays: Mapping[str, np.ndarray]  # of the atoms, (N, ...)
-    origin: str
-    fixed: np.ndarray | None = None
-    tags: np.ndarray | None = None
 
 
 Chosen = dict[str, str | None]
@@ -82,6 +70,10 @@ def choose_keys(
         else:
             _require_somewhere(frames, quantity, wanted, source)
             chosen[quantity] = wanted
+    for quantity, wanted in keys.of_others().items():
+        require_other(frames, quantity, wanted, keys, source)
+        chosen[quantity] = wanted
+    require_mask(frames, keys, source)
     return chosen
 
 
@@ -98,10 +90,16 @@ def label_structure(raw: RawFrame, chosen: Chosen, keys: LabelKeys, units: Label
     Raises:
         DataError: a label has the wrong shape, is no number, or is not finite.
     """
-    labels = {}
+    labels, others = {}, keys.of_others()
     for quantity, name in chosen.items():
+        if quantity in others:
+            continue
         if name is not None and name in _table(raw, quantity):
             labels[quantity] = _convert(raw, quantity, name, units)
+    for quantity in others:
+        value = other_label(raw, quantity, keys, units)
+        if value is not None:
+            labels[quantity] = value
     values = raw.values
     for name in ("config_energy_weight", "config_forces_weight", "config_stress_weight", "config_virials_weight"):
         if name in values and values[name] != 1:
@@ -121,6 +119,8 @@ def label_structure(raw: RawFrame, chosen: Chosen, keys: LabelKeys, units: Label
         tags=raw.tags,
         origin=raw.origin,
         info=_scalars(values, skip={*chosen.values(), keys.head, "config_type", "config_weight"}),
+        declared=keys.declared,
+        force_mask=force_mask(raw, keys),
     )
 
 

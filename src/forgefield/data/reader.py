@@ -10,11 +10,26 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from forgefield.core.errors import ForgeError
+from forgefield.core.quantities import DERIVED, QUANTITIES, Quantity
 from forgefield.core.settings import Settings
 from forgefield.core.structure import Structure
 from forgefield.core.units import factor
 
 AUTO = "auto"
+
+
+class TargetKey(Settings):
+    """A label of the user's own."""
+
+    key: str = Field(description="Its name in the file.")
+    per: Literal["structure", "atom"] = Field(description="What has one: each structure or each atom.")
+    components: int = Field(default=1, ge=1, description="Numbers of each.")
+    unit: str = Field(default="", description="Unit, for reports; it is not converted.")
+
+    def quantity(self, name: str) -> Quantity:
+        """Return what it is, as in the table of quantities."""
+        shape = () if self.components == 1 else (self.components,)
+        return Quantity(name, self.unit, self.per, shape, "a target of the user's own", "total")
 
 
 class LabelKeys(Settings):
@@ -31,9 +46,38 @@ class LabelKeys(Settings):
     stress: str | None = Field(
         default=AUTO, description="Name of the stress or virial in the file: 'auto', a name, or null to read none."
     )
+    charges: str | None = Field(default=None, description="Name of the atoms' partial charges, e; null reads none.")
+    spin_charges: str | None = Field(
+        default=None, description="Name of the atoms' unpaired electrons (alpha minus beta); null reads none."
+    )
+    dipole: str | None = Field(default=None, description="Name of the electric dipole; null reads none.")
+    force_mask: str | None = Field(
+        default=None,
+        description="Name of a column that is 0 (or F) for atoms whose force label does not count; null = all count.",
+    )
+    targets: dict[str, TargetKey] = Field(
+        default_factory=dict, description="Further labels by name: {gap: {key: band_gap, per: structure}}."
+    )
     head: str = Field(
         default="head", description="Name of the text in the file that says which model head a frame trains."
     )
+
+    @field_validator("targets")
+    @classmethod
+    def _new_names(cls, value: dict[str, TargetKey]) -> dict[str, TargetKey]:
+        for name in value.keys() & {*QUANTITIES, *DERIVED}:
+            raise ValueError(f"{name} is known already: give data.{name}_key")
+        return value
+
+    @property
+    def declared(self) -> dict[str, Quantity]:
+        """What the further labels are."""
+        return {name: target.quantity(name) for name, target in self.targets.items()}
+
+    def of_others(self) -> dict[str, str]:
+        """Names in the file of all labels beside energy, forces and stress that are asked for."""
+        known = {name: getattr(self, name) for name in ("charges", "spin_charges", "dipole")}
+        return {**{k: v for k, v in known.items() if v is not None}, **{k: t.key for k, t in self.targets.items()}}
 
 
 def check_unit(quantity: str, unit: str | None) -> str | None:
@@ -59,6 +103,7 @@ class LabelUnits(Settings):
         default=None, description="Unit of forces, for example 'eV/Ang'; null = energy unit per length unit."
     )
     stress: str = Field(default="eV/Ang^3", description="Unit of stresses: eV/Ang^3, GPa, kbar.")
+    dipole: str = Field(default="e*Ang", description="Unit of dipoles: e*Ang, e*bohr, Debye.")
     stress_sign: Literal["ase", "vasp"] = Field(
         default="ase",
         description="'ase': a positive stress is tensile, +dE/dstrain/V, and virial = -stress*V. "
@@ -70,7 +115,7 @@ class LabelUnits(Settings):
         "'auto' goes by the name of the key.",
     )
 
-    @field_validator("energy", "length", "forces", "stress")
+    @field_validator("energy", "length", "forces", "stress", "dipole")
     @classmethod
     def _known_unit(cls, value: str | None, info: object) -> str | None:
         return check_unit(str(getattr(info, "field_name", "")), value)
@@ -91,6 +136,11 @@ class LabelUnits(Settings):
         if self.forces is None:
             return self.energy_factor / self.length_factor
         return factor("forces", self.forces)
+
+    @property
+    def dipole_factor(self) -> float:
+        """Dipole in the file times this is in e Å."""
+        return factor("dipole", self.dipole)
 
     @property
     def stress_factor(self) -> float:

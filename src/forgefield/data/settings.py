@@ -12,7 +12,7 @@ from forgefield.core.catalog import Catalog
 from forgefield.core.elements import number
 from forgefield.core.errors import ForgeError
 from forgefield.core.settings import Settings
-from forgefield.data.reader import LabelKeys, LabelUnits, check_unit
+from forgefield.data.reader import LabelKeys, LabelUnits, TargetKey, check_unit
 
 READERS = "forgefield.data.readers"
 FORMAT_ALIASES = {"lmdb": "fairchem_lmdb", "xyz": "extxyz"}
@@ -89,11 +89,21 @@ class DataSettings(Settings):
     energy_key: str | None = Field(default="auto", description=LabelKeys.model_fields["energy"].description)
     forces_key: str | None = Field(default="auto", description=LabelKeys.model_fields["forces"].description)
     stress_key: str | None = Field(default="auto", description=LabelKeys.model_fields["stress"].description)
+    charges_key: str | None = Field(default=None, description=LabelKeys.model_fields["charges"].description)
+    spin_charges_key: str | None = Field(default=None, description=LabelKeys.model_fields["spin_charges"].description)
+    dipole_key: str | None = Field(default=None, description=LabelKeys.model_fields["dipole"].description)
+    force_mask_key: str | None = Field(default=None, description=LabelKeys.model_fields["force_mask"].description)
+    targets: dict[str, TargetKey] = Field(
+        default_factory=dict,
+        description="Further labels of your own, by name: {gap: {key: band_gap, per: structure, components: 1, "
+        "unit: eV}}; trained on with train.targets.",
+    )
     head_key: str = Field(default="head", description=LabelKeys.model_fields["head"].description)
     energy_unit: str = Field(default="eV", description=LabelUnits.model_fields["energy"].description)
     length_unit: str = Field(default="Ang", description=LabelUnits.model_fields["length"].description)
     forces_unit: str | None = Field(default=None, description=LabelUnits.model_fields["forces"].description)
     stress_unit: str = Field(default="eV/Ang^3", description=LabelUnits.model_fields["stress"].description)
+    dipole_unit: str = Field(default="e*Ang", description=LabelUnits.model_fields["dipole"].description)
     stress_sign: Literal["ase", "vasp"] = Field(
         default="ase", description=LabelUnits.model_fields["stress_sign"].description
     )
@@ -141,7 +151,7 @@ class DataSettings(Settings):
                 raise ValueError(str(error)) from None
         return value
 
-    @field_validator("energy_unit", "length_unit", "forces_unit", "stress_unit")
+    @field_validator("energy_unit", "length_unit", "forces_unit", "stress_unit", "dipole_unit")
     @classmethod
     def _known_unit(cls, value: str | None, info: Any) -> str | None:
         return check_unit(info.field_name.removesuffix("_unit"), value)
@@ -154,7 +164,8 @@ class DataSettings(Settings):
     @property
     def keys(self) -> LabelKeys:
         """The names of the labels."""
-        return LabelKeys(energy=self.energy_key, forces=self.forces_key, stress=self.stress_key, head=self.head_key)
+        names = ("energy", "forces", "stress", "charges", "spin_charges", "dipole", "force_mask", "head")
+        return LabelKeys(**{name: getattr(self, f"{name}_key") for name in names}, targets=self.targets)
 
     @property
     def units(self) -> LabelUnits:
@@ -164,6 +175,7 @@ class DataSettings(Settings):
             length=self.length_unit,
             forces=self.forces_unit,
             stress=self.stress_unit,
+            dipole=self.dipole_unit,
             stress_sign=self.stress_sign,
             stress_quantity=self.stress_quantity,
         )

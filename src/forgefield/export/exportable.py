@@ -89,7 +89,7 @@ class ExportablePotential(nn.Module):
         )
         outputs = self.potential(graph)
         good = valid & halves & fits
-        return tuple(torch.where(good, t, torch.full_like(t, torch.nan)) for t in outputs)  # type: ignore[return-value]
+        return tuple(torch.where(good, t, torch.full_like(t, torch.nan)) for t in outputs[:4])  # type: ignore[return-value]
 
 
 def edges_valid(squares: Tensor, structure: Tensor, edges: Tensor, cutoff: float) -> Tensor:

@@ -76,7 +76,7 @@ def predict_graph(
         ModelError: an element is unknown, or an output is not finite.
     """
     with torch.no_grad(), matmul_precision(matmul, graph.positions.device):
-        energy, forces, stress, atom_energies = (t.cpu().double().numpy() for t in potential(graph))
+        energy, forces, stress, atom_energies = (t.cpu().double().numpy() for t in potential(graph)[:4])
     ends = np.cumsum([len(s) for s in structures])
     results = []
     for k, (structure, end) in enumerate(zip(structures, ends, strict=True)):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from forgefield.core.quantities import Quantity
 from forgefield.graph.needs import Needs
 
 Axis = Literal["elements", "heads"] | None
@@ -15,7 +17,7 @@ Axis = Literal["elements", "heads"] | None
 
 
 class AtomTerm(NamedTuple):
-    """Atom energies and the gradient of their sum.
+    """Atom energies and the gradient of their sum, and what else an architecture predicts.
 
     `vector_gradients` is dE/dd for each pair vector d = x[second] + shift - x[first]; the potential turns it into
     forces and stress. Both are plain tensor operations: training needs one ordinary backward.
@@ -23,6 +25,7 @@ class AtomTerm(NamedTuple):
 
     energies: Tensor  # (N,), eV
     vector_gradients: Tensor  # (P, 3), eV/Å
+    extra: Mapping[str, Tensor] = MappingProxyType({})  # (N, ...) in the graph's order, or (S, ...)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,10 @@ class Architecture(nn.Module):
         An axis may be several times as long as there are elements or heads; the element or head is then its slower
         index. Axes that are not told (fewer names than axes) run over neither.
         """
+        return {}
+
+    def extra_quantities(self) -> Mapping[str, Quantity]:
+        """What it predicts beside energies, by name: quantities of `core/quantities.py` or targets of its own."""
         return {}
 
     def physics(self) -> Mapping[str, Mapping[str, object]]:

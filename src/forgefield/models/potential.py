@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ class Outputs(NamedTuple):
     forces: Tensor  # (N, 3), eV/Å
     stress: Tensor  # (S, 3, 3), eV/Å^3, positive = tensile; zero where the cell has no volume
     atom_energies: Tensor  # (N,), eV, float64, self-atomic energies included
+    extra: Mapping[str, Tensor] = MappingProxyType({})  # what the architecture predicts besides, (N, ...) or (S, ...)
 
 
 class Potential(nn.Module):
@@ -132,6 +134,7 @@ class Potential(nn.Module):
         vectors = graph.pair_vectors()
         head = graph.head.index_select(0, graph.structure)
         term = self.architecture(graph, vectors, species, counts)
+        extra = self._in_order(graph, term.extra)
         scale = self.scale.index_select(0, head)
         pair_scale = scale.index_select(0, graph.pair_first).to(vectors.dtype).unsqueeze(1)
         energies = scale * term.energies.double() + self.shift.index_select(0, head)
@@ -147,7 +150,13 @@ class Potential(nn.Module):
             forces.index_select(0, graph.inverse),
             _stress(graph, vectors, gradients),
             energies.index_select(0, graph.inverse),
+            extra,
         )
+
+    def _in_order(self, graph: Graph, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Put what belongs to atoms into their original order."""
+        per = {name: quantity.per for name, quantity in self.architecture.extra_quantities().items()}
+        return {n: v.index_select(0, graph.inverse) if per[n] == "atom" else v for n, v in extra.items()}
 
     def _species(self, graph: Graph) -> Tensor:
         """Index of each atom's element, (N,)."""

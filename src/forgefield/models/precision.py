@@ -14,6 +14,7 @@ from torch import Tensor
 
 from forgefield.core.errors import ConfigError
 from forgefield.core.settings import Matmul
+from forgefield.kernels.choice import kernels
 
 _WORDS = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # torch's
 _STRICT = 2e-5  # relative error of a product: float32 has 1e-6, TF32 3e-4, bfloat16 2e-3
@@ -106,3 +107,16 @@ def relative_error(device: torch.device) -> float:
     first, second = (torch.sin(angles * factor).float().to(device) for factor in (1.3, 0.7))
     exact: Tensor = first.double() @ second.double()
     return float(((first @ second).double() - exact).abs().max() / exact.abs().max())
+
+
+@contextmanager
+def autocast(device: torch.device, dtype: torch.dtype | None) -> Generator[None]:
+    """Compute in mixed precision inside a `with` block; None changes nothing.
+
+    The compiled operators take one type only, so the hot sums run in plain PyTorch meanwhile.
+    """
+    if dtype is None:
+        yield
+        return
+    with kernels("plain"), torch.autocast(device.type, dtype=dtype):
+        yield

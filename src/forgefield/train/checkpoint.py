@@ -26,6 +26,7 @@ from forgefield.core.errors import ConfigError, DataError, ForgeError, ModelErro
 from forgefield.models.bundle import save_bundle
 from forgefield.models.potential import Potential
 from forgefield.train import randomness
+from forgefield.train.averaging import EqualAverage
 from forgefield.train.optimizer_state import pack_optimizer, unpack_optimizer
 from forgefield.train.settings import RESUME_MAY_CHANGE, TrainSettings
 from forgefield.train.state import Progress, TrainState
@@ -89,9 +90,10 @@ def load_checkpoint(folder: Path, state: TrainState, stamp: Stamp) -> None:
         _load_parameters(state.potential, _under(tensors, "weights."), folder)
         unpack_optimizer(state.optimizer, record["optimizer"], _under(tensors, "optimizer."))
         if state.average is not None:
-            state.average.updates = int(record["average_updates"])
-            for name, value in _under(tensors, "average.").items():
-                state.average.values[name].copy_(value)
+            state.average.load(int(record["average_updates"]), _under(tensors, "average."))
+        if record.get("equal_updates") is not None:
+            state.equal = EqualAverage(state.potential)
+            state.equal.load(int(record["equal_updates"]), _under(tensors, "equal."))
         if state.scaler is not None and record["scaler"]:
             state.scaler.load_state_dict(record["scaler"])
         state.progress = Progress.from_json(record["progress"])
@@ -107,7 +109,7 @@ def load_weights(folder: Path, potential: Potential) -> None:
         ModelError: there is no checkpoint, it is damaged, or it belongs to another model.
     """
     _, tensors = _read(folder)
-    weights = {**_under(tensors, "weights."), **_under(tensors, "average.")}
+    weights = {**_under(tensors, "weights."), **_under(tensors, "average."), **_under(tensors, "equal.")}
     _load_parameters(potential, weights, folder)
 
 
@@ -121,6 +123,8 @@ def _write_all(folder: Path, state: TrainState, stamp: Stamp) -> None:
     tensors |= {f"weights.{name}": value for name, value in state.potential.state_dict().items()}
     if state.average is not None:
         tensors |= {f"average.{name}": value for name, value in state.average.values.items()}
+    if state.equal is not None:
+        tensors |= {f"equal.{name}": value for name, value in state.equal.values.items()}
     random, random_tensors = randomness.capture()
     tensors |= {f"random.{name}": value for name, value in random_tensors.items()}
     packed = save_tensors({name: _plain(value) for name, value in tensors.items()})
@@ -132,6 +136,7 @@ def _write_all(folder: Path, state: TrainState, stamp: Stamp) -> None:
         "optimizer": optimizer,
         "schedule": state.schedule.state() if state.schedule else None,
         "average_updates": state.average.updates if state.average else None,
+        "equal_updates": state.equal.updates if state.equal else None,
         "scaler": state.scaler.state_dict() if state.scaler else None,
         "random": random,
     }

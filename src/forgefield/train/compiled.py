@@ -133,7 +133,9 @@ class CompiledPotential:
             outputs = self._predict(padded, species, counts)
         if padded.n_structures == n:
             return outputs
-        return outputs._replace(energy=outputs.energy[:n], stress=outputs.stress[:n])
+        per = {name: q.per for name, q in self.potential.architecture.extra_quantities().items()}
+        extra = {name: v[:n] if per[name] == "structure" else v for name, v in outputs.extra.items()}
+        return outputs._replace(energy=outputs.energy[:n], stress=outputs.stress[:n], extra=extra)
 
     def _compile(self, module: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         code = self.backend(module, inputs)
@@ -158,24 +160,28 @@ def compare(potential: Potential, compiled: Callable[[Graph], Outputs], graph: G
     generator = torch.Generator().manual_seed(0)
     random = torch.get_rng_state()
     found = Deviation(0.0, "nothing", 0.0)
-    for name in COMPARED:
+    for name in (*COMPARED, *potential.architecture.extra_quantities()):
         sides: list[tuple[Outputs, list[Tensor]]] = []
         weights: list[Tensor] = []
         for run in (potential, compiled):
             torch.set_rng_state(random)
             outputs = run(graph)
-            value = getattr(outputs, name)
+            value = _value(outputs, name)
             if not weights:
                 weights.append(torch.randn(value.shape, generator=generator, dtype=value.dtype).to(device))
             sides.append((outputs, _gradients((value * weights[0]).sum(), list(parameters.values()))))
         (eager, wanted), (own, got) = sides
         scale = _scale(potential, graph, eager, name)
-        found = max(found, _deviation(name, getattr(own, name), getattr(eager, name), scale, dtype))
+        found = max(found, _deviation(name, _value(own, name), _value(eager, name), scale, dtype))
         floor = FLOOR[dtype] / TOLERANCE[dtype] * max((_largest(g) for g in wanted), default=0.0)
         for label, a, b in zip(parameters, got, wanted, strict=True):
             what = f"gradient of {label} by the {name}"
             found = max(found, _deviation(what, a, b, max(_largest(b), floor), dtype))
     return found
+
+
+def _value(outputs: Outputs, name: str) -> Tensor:
+    return outputs.extra[name] if name in outputs.extra else getattr(outputs, name)
 
 
 def _gradients(value: Tensor, parameters: list[Tensor]) -> list[Tensor]:
@@ -198,7 +204,7 @@ def _deviation(what: str, value: Tensor, reference: Tensor, scale: float, dtype:
 def _scale(potential: Potential, graph: Graph, outputs: Outputs, name: str) -> float:
     """What a difference of predictions is measured by; for energies the part that is learned, summed per structure."""
     if name != "energy":
-        return _largest(getattr(outputs, name))
+        return _largest(_value(outputs, name))
     species, _ = potential.count_elements(graph)
     energies = potential.get_buffer("self_energies")
     base = energies[graph.head.index_select(0, graph.structure), species]

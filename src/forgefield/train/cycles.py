@@ -16,14 +16,16 @@ from forgefield.train.breakdown import breakdown
 from forgefield.train.checkpoint import Stamp, save_checkpoint
 from forgefield.train.compilation import Compilation
 from forgefield.train.evaluate import validate
-from forgefield.train.loss import QUANTITY_KEYS, LossReport, WeightedLoss, build_loss
+from forgefield.train.loss import QUANTITY_KEYS, LossReport, weight_key
 from forgefield.train.metrics import Metrics
+from forgefield.train.mixed import lacking
 from forgefield.train.plan import batches_per_update, planned_updates, updates_per_epoch, usable_batches
 from forgefield.train.ranking import folder_name, prune, rank
 from forgefield.train.rates import Moment
 from forgefield.train.recorder import Recorder, peak_memory, validation_columns
 from forgefield.train.settings import TrainSettings
 from forgefield.train.sink import Row
+from forgefield.train.stages import Stages
 from forgefield.train.state import Best, Running, TrainState
 from forgefield.train.step import NotFiniteError, UpdateReport, take_update
 from forgefield.train.stopping import Stopping, metric_of, validation_values
@@ -62,7 +64,7 @@ class Cycles:
     ) -> None:
         self.state, self.settings, self.stamp = state, settings, stamp
         self.train_loader, self.val_loader = train_loader, val_loader
-        self.losses: WeightedLoss = build_loss(settings)
+        self.stages = Stages(state, settings)
         self.tally = Tally.of(state.potential)
         self.checkpoints, self.device = checkpoints, device
         self.usable = usable_batches(len(train_loader), settings)
@@ -78,13 +80,17 @@ class Cycles:
 
     def run(self, recorder: Recorder) -> str:
         """Train until there is a reason to stop; returns it."""
-        if self.settings.amp and self.state.scaler is None:
-            recorder.note(f"train.amp is off: float16 autocast is for CUDA devices only, this is {self.device.type}")
+        if (lack := lacking(self.settings.amp, self.device)) is not None:
+            recorder.event(f"train.amp is off: {lack}")
+        elif self.settings.amp and self.state.potential.in_kernels():
+            recorder.event("train.amp: the kernels compute in one type only; hot sums run in plain PyTorch instead")
         updates = planned_updates(self.updates_per_epoch, self.settings)
         self.compilation = Compilation(self.state, self.settings, self.train_loader, updates, recorder.event)
         self.compilation.start()
         self.tick = time.monotonic()
-        while (reason := self._stop_reason()) is None:
+        while (reason := self._stop_reason()) is None or self.stages.due(reason):
+            if self.stages.due(reason):
+                recorder.event(self.stages.begin())
             with closing(self._updates()) as updates:
                 for batches in updates:
                     self._update(batches, recorder)
@@ -119,7 +125,7 @@ class Cycles:
             report = take_update(
                 self.state,
                 batches,
-                self.losses,
+                self.stages.losses,
                 max_grad_norm=self.settings.max_grad_norm,
                 max_grad_value=self.settings.max_grad_value,
                 tally=self.tally,
@@ -188,9 +194,7 @@ class Cycles:
         progress = self.state.progress
         self._check_labels(recorder)
         with self.state.averaged():
-            loss, metrics = validate(
-                self.state.potential, self.val_loader, self.losses, amp=self.state.scaler is not None
-            )
+            loss, metrics = validate(self.state.potential, self.val_loader, self.stages.losses, amp=self.state.amp)
         value = float(loss.total)
         if not math.isfinite(value):
             raise ForgeError(
@@ -199,7 +203,7 @@ class Cycles:
         progress.cycle += not partial
         values = validation_values(value, metrics)
         judged = metric_of(values, self.settings.best_metric)
-        entry = Best(judged, progress.epoch_now, progress.cycle, progress.update)
+        entry = Best(judged, progress.epoch_now, progress.cycle, progress.update, progress.stage)
         improved, ranked = progress.improves(judged), rank(progress, entry, self.settings.best_k)
         if improved:
             progress.best = entry
@@ -213,8 +217,8 @@ class Cycles:
             self._reach("cycle")
             progress.running, progress.cycle_updates = Running(), 0
         recorder.cycle(row, parts)
-        if improved:
-            self._save("best")
+        for name in self.stages.best_names if improved else ():
+            self._save(name)
         if ranked:
             self._save(folder_name(entry))
 
@@ -223,7 +227,7 @@ class Cycles:
         for name, count in self.state.progress.running.counts.items():
             if count:
                 continue
-            key = f"train.{QUANTITY_KEYS[name]}_weight"
+            key = f"train.{weight_key(name)}"
             what = f"no training structure has {name} labels, but their loss has weight"
             if not self.settings.cycle_steps and self.state.progress.batch == 0:
                 raise DataError(what, key, f"set {key}: 0, or give the labels (data.{name}_key)")
@@ -234,14 +238,15 @@ class Cycles:
             self.state.schedule.reach(moment, metric)
 
     def _stop_reason(self) -> str | None:
-        return self.stopping.reason((time.monotonic() - self.started) / 60.0 if self.updates_here else 0.0)
+        minutes = (time.monotonic() - self.started) / 60.0 if self.updates_here else 0.0
+        return self.stopping.reason(minutes, self.stages.epochs)
 
     def _row(self, loss: LossReport, metrics: Metrics, *, best: bool, partial: bool) -> Row:
         progress = self.state.progress
         running, means = progress.running, progress.running.means()
         train = {name: means.get(name) for name in QUANTITY_KEYS}
         val = {name: float(loss.terms[name]) if name in loss.terms else None for name in QUANTITY_KEYS}
-        total = sum(weight * (means[name] or 0.0) for name, (weight, _) in self.losses.terms.items())
+        total = sum(weight * (means.get(name) or 0.0) for name, (weight, _) in self.stages.losses.terms.items())
         return {
             "cycle": progress.cycle,
             "epoch": progress.epoch_now,

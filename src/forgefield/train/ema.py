@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -36,6 +36,13 @@ class WeightAverage:
         share = 1.0 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, parameter in self.parameters.items():
             self.values[name].lerp_(parameter, share)
+
+    @torch.no_grad()
+    def load(self, updates: int, values: Mapping[str, Tensor]) -> None:
+        """Take over an average that was saved: the number of updates in it, and its values by name."""
+        self.updates = updates
+        for name, value in values.items():
+            self.values[name].copy_(value)
 
     @contextmanager
     def in_place(self) -> Generator[None]:

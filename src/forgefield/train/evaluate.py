@@ -13,11 +13,11 @@ from torch import Tensor
 
 from forgefield.core.errors import DataError
 from forgefield.core.settings import Matmul
-from forgefield.models.precision import matmul_precision, missing
+from forgefield.models.precision import autocast, matmul_precision, missing
 from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.metrics import Metrics, Table, measure_errors
+from forgefield.train.mixed import usable_type
 from forgefield.train.packing import Packer
-from forgefield.train.step import autocast
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch, Loader
@@ -86,7 +86,7 @@ def evaluate(
     packer = None if memory is None else Packer(loader, memory)
     parts: list[Table] = []
     with matmul_precision(matmul, device):
-        for part in _tables(potential, loader, amp, packer):
+        for part in _tables(potential, loader, usable_type(amp, device), packer):
             parts.append(part)
             if progress is not None:
                 progress(len(part.index))
@@ -111,10 +111,13 @@ def evaluate(
 
 def gather(potential: Potential, loader: Loader, *, amp: bool = False) -> Table:
     """Predict every structure of a loader once; the table is in the order of the data set."""
-    return _join(list(_tables(potential, loader, amp)))
+    device = next(potential.parameters()).device
+    return _join(list(_tables(potential, loader, usable_type(amp, device))))
 
 
-def _tables(potential: Potential, loader: Loader, amp: bool, packer: Packer | None = None) -> Iterator[Table]:
+def _tables(
+    potential: Potential, loader: Loader, amp: torch.dtype | None, packer: Packer | None = None
+) -> Iterator[Table]:
     """Yield predictions and labels batch by batch; the batches are the packer's, or without one the loader's."""
     if packer is None:
         for batch, outputs in _predict(potential, loader, amp):
@@ -131,7 +134,7 @@ def _tables(potential: Potential, loader: Loader, amp: bool, packer: Packer | No
 
 
 def validate(
-    potential: Potential, loader: Loader, losses: WeightedLoss, *, amp: bool = False
+    potential: Potential, loader: Loader, losses: WeightedLoss, *, amp: torch.dtype | None = None
 ) -> tuple[LossReport, Metrics]:
     """Return the loss and the errors over a loader, in one pass.
 
@@ -154,7 +157,7 @@ def validate(
     return losses.combine(*added), measure_errors(table, {"head": names})
 
 
-def _predict(potential: Potential, loader: Loader, amp: bool) -> Iterator[tuple[Batch, Outputs]]:
+def _predict(potential: Potential, loader: Loader, amp: torch.dtype | None) -> Iterator[tuple[Batch, Outputs]]:
     """Yield each batch with its outputs; the potential's mode is restored."""
     with _evaluating(potential), torch.no_grad():
         for batch in loader.batches(0):

@@ -19,6 +19,9 @@ from forgefield.train.checkpoint import STATE, Stamp, load_checkpoint, load_weig
 from forgefield.train.cycles import Cycles
 from forgefield.train.ema import WeightAverage
 from forgefield.train.groups import choose_trained, parameter_groups
+from forgefield.train.loss import build_loss
+from forgefield.train.loss_words import notes_in_words, terms_in_words
+from forgefield.train.mixed import check_amp, usable_type
 from forgefield.train.plan import planned_updates, updates_per_epoch
 from forgefield.train.ranking import ranked_list
 from forgefield.train.rates import make_rates
@@ -47,6 +50,7 @@ class FitResult:
         compilation: what was decided about compiling, and why, in sentences.
         trained: parameter groups and what is frozen, as in `trained.json`.
         ranked: with `best_k` above 1, the best checkpoints, the best first.
+        loss: what was minimised, in words.
     """
 
     best_epoch: int
@@ -59,6 +63,7 @@ class FitResult:
     compilation: tuple[str, ...] = ()
     trained: tuple[dict[str, Any], ...] = ()
     ranked: tuple[dict[str, Any], ...] = ()
+    loss: tuple[str, ...] = ()
 
 
 def fit(
@@ -132,6 +137,7 @@ def fit(
         compilation=tuple(cycles.compilation.sentences),
         trained=tuple(state.trained),
         ranked=tuple(ranked_list(state.progress, settings.best_metric)),
+        loss=(*terms_in_words(settings), *notes_in_words(settings)),
     )
 
 
@@ -148,13 +154,13 @@ def prepare(
 
     Raises:
         ModelError: the head is not in the model, or nothing is trainable.
-        ConfigError: amp or a coarser matmul is asked for a float64 model.
+        ConfigError: amp or a coarser matmul is asked for a float64 model, or a loss for what it does not predict.
     """
     if settings.head_key is not None and settings.head_key not in potential.heads:
         heads = ", ".join(potential.heads)
         raise ModelError(f"the model has no head {settings.head_key!r}", "train.head_key", f"use one of: {heads}")
-    if settings.amp and potential.dtype == torch.float64:
-        raise ConfigError("amp computes in float16, the model is float64", "train.amp", "set dtype: float32, or no amp")
+    check_amp(settings.amp, potential)
+    build_loss(settings, potential)  # refuses what the model does not predict
     if settings.matmul != "float32" and potential.dtype != torch.float32:
         what = f"{settings.matmul} is for products of float32 matrices, the model is float64"
         raise ConfigError(what, "train.matmul", "set dtype: float32, or matmul: float32")
@@ -168,8 +174,9 @@ def prepare(
     optimizer = build(groups, plugin_settings(OPTIMIZERS, settings.optimizer, settings))
     schedule = make_rates(optimizer, settings, updates_per_epoch)
     average = WeightAverage(potential, settings.ema_decay) if settings.ema_decay is not None else None
-    scaler = torch.amp.GradScaler(device.type) if settings.amp and device.type == "cuda" else None
-    return TrainState(potential, optimizer, schedule, average, scaler, trained=trained)
+    amp = usable_type(settings.amp, device)
+    scaler = torch.amp.GradScaler(device.type) if amp is torch.float16 else None
+    return TrainState(potential, optimizer, schedule, average, scaler, trained=trained, amp=amp)
 
 
 def _latest(checkpoints: Path) -> Path:

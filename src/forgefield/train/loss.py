@@ -11,24 +11,18 @@ from torch import Tensor
 
 from forgefield.core.catalog import Catalog
 from forgefield.core.errors import ConfigError
+from forgefield.core.quantities import ALWAYS, DERIVED, QUANTITIES, Normalization, Quantity
 from forgefield.train.catalogs import LOSSES
-from forgefield.train.settings import TrainSettings
+from forgefield.train.keys.loss import WORDS, LossKeys, keys_of
+from forgefield.train.normalization import Rows, counted, scaled, weighted
+from forgefield.train.values import AtomChoice, predicted, rows_of, wanted
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Labels
-    from forgefield.models.potential import Outputs
+    from forgefield.models.potential import Outputs, Potential
+    from forgefield.train.settings import TrainSettings
 
-QUANTITY_KEYS = {"energy": "energy", "forces": "force", "stress": "stress"}  # quantity -> its word in the train keys
-
-
-class Rows(NamedTuple):
-    """What a loss may know of the R rows it sums: structures (energy, stress) or atoms (forces)."""
-
-    present: Tensor  # (R,), bool: the row is labelled
-    weight: Tensor  # (R,), weight of the row's structure
-    structure: Tensor  # (R,), index of the row's structure
-    n_atoms: Tensor  # (R,), atoms in the row's structure
-    n_structures: int
+QUANTITY_KEYS = WORDS
 
 
 class LossReport(NamedTuple):
@@ -41,11 +35,16 @@ class LossReport(NamedTuple):
 class Loss(ABC):
     """The loss of one quantity: a sum over labelled rows divided by a count of labels.
 
-    The sum and the count are kept apart, so that losses of parts of a batch, of accumulated batches and of whole
-    epochs are joined exactly. Structure weights multiply the sum and not the count, as in mace-torch.
+    The sum and the count are kept apart, so that losses of parts of a batch, of accumulated batches, of whole
+    epochs and of several processes are joined exactly. Weights of structures multiply the sum and not the count, as in
+    mace-torch.
     """
 
-    quantities: ClassVar[frozenset[str]]
+    normalizes: ClassVar[bool] = True  # False: its own sum and count are its only normalisation
+
+    def accepts(self, quantity: Quantity) -> bool:
+        """Say whether it is defined for a quantity."""
+        return True
 
     @abstractmethod
     def of_rows(self, difference: Tensor, rows: Rows) -> Tensor:
@@ -61,6 +60,40 @@ class Loss(ABC):
         return (each * rows.weight.to(each.dtype)).sum(dtype=torch.float64)
 
 
+class Term:
+    """One quantity, the loss of its differences, and how structures of different sizes are put together.
+
+    Args:
+        quantity: what is compared.
+        loss: of the differences.
+        normalization: None takes the quantity's own.
+        choice: which atoms count.
+    """
+
+    def __init__(
+        self,
+        quantity: Quantity,
+        loss: Loss,
+        normalization: Normalization | None = None,
+        choice: AtomChoice | None = None,
+    ) -> None:
+        self.quantity, self.loss, self.choice = quantity, loss, choice
+        self.normalization: Normalization = normalization or quantity.normalization
+
+    def sum(self, outputs: Outputs, labels: Labels) -> Tensor:
+        """Return the weighted sum over labelled rows, float64, differentiable."""
+        rows = rows_of(self.quantity, labels, self.choice)
+        difference = _difference(self.quantity, outputs, labels, rows)
+        difference = scaled(difference, rows, self.quantity, self.normalization)
+        return self.loss.sum(difference, weighted(rows, self.quantity, self.normalization))
+
+    def count(self, labels: Labels) -> Tensor:
+        """Return what the sum is divided by, float64."""
+        rows = rows_of(self.quantity, labels, self.choice)
+        rows = counted(rows, labels, self.quantity, self.normalization)
+        return self.loss.count(rows, self.quantity.width).to(torch.float64)
+
+
 class WeightedLoss:
     """Sum of one loss per quantity.
 
@@ -73,7 +106,7 @@ class WeightedLoss:
         terms: weight and loss of each quantity.
     """
 
-    def __init__(self, terms: Mapping[str, tuple[float, Loss]]) -> None:
+    def __init__(self, terms: Mapping[str, tuple[float, Term]]) -> None:
         self.terms = dict(terms)
 
     def __call__(self, outputs: Outputs, labels: Labels) -> LossReport:
@@ -82,18 +115,11 @@ class WeightedLoss:
 
     def sums(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
         """Return the weighted sum of each term, float64, differentiable."""
-        found = {}
-        for name, (_, loss) in self.terms.items():
-            rows = _rows(name, labels)
-            found[name] = loss.sum(_difference(name, outputs, labels, rows), rows)
-        return found
+        return {name: term.sum(outputs, labels) for name, (_, term) in self.terms.items()}
 
     def counts(self, labels: Labels) -> dict[str, Tensor]:
         """Return what each sum is divided by; known before the model is evaluated."""
-        return {
-            name: loss.count(_rows(name, labels), _width(name)).to(torch.float64)
-            for name, (_, loss) in self.terms.items()
-        }
+        return {name: term.count(labels) for name, (_, term) in self.terms.items()}
 
     def combine(self, sums: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> LossReport:
         """Divide sums by counts and add the terms; a term without labels is 0."""
@@ -102,55 +128,90 @@ class WeightedLoss:
         return LossReport(torch.stack(weighted).sum(), terms)
 
 
-def build_loss(settings: TrainSettings) -> WeightedLoss:
-    """Make the loss that the `train` block asks for; quantities of weight 0 are left out."""
-    terms = {}
-    for quantity, word in QUANTITY_KEYS.items():
-        weight = getattr(settings, f"{word}_weight")
-        if weight > 0:
-            terms[quantity] = (weight, build_term(quantity, getattr(settings, f"loss_{word}")))
+def build_loss(settings: TrainSettings, potential: Potential | None = None, stage: int = 1) -> WeightedLoss:
+    """Make the loss that the `train` block asks for; quantities of weight 0 are left out.
+
+    Args:
+        settings: the `train` block.
+        potential: what it will be used on; None checks nothing, and knows no targets of a model's own.
+        stage: 1, or 2 for the weights of `stage_two`.
+
+    Raises:
+        ConfigError: a quantity with weight is not predicted by the potential, or is not known.
+    """
+    own = {} if potential is None else dict(potential.architecture.extra_quantities())
+    known, terms = {**QUANTITIES, **DERIVED, **own}, {}
+    for name, weight in settings.loss_weights(stage).items():
+        if weight == 0:
+            continue
+        if name not in known or (potential is not None and (known[name].label or name) not in {*ALWAYS, *own}):
+            raise _not_predicted(name, potential)
+        terms[name] = (weight, _term(known[name], settings))
     return WeightedLoss(terms)
 
 
-def build_term(quantity: str, name: str) -> Loss:
-    """Make the loss called `name` for one quantity.
+def _not_predicted(name: str, potential: Potential | None) -> ConfigError:
+    own = [] if potential is None else sorted(potential.architecture.extra_quantities())
+    there = ", ".join((*QUANTITY_KEYS, *DERIVED, *own))
+    return ConfigError(
+        f"{name} has weight in the loss, but the model does not predict it",
+        f"train.{weight_key(name)}",
+        f"take it out, or use an architecture that does; this one predicts {there}",
+    )
+
+
+def weight_key(name: str) -> str:
+    """Return the key, below `train`, of the weight of a quantity."""
+    return f"{QUANTITY_KEYS[name]}_weight" if name in QUANTITY_KEYS else f"targets.{name}.weight"
+
+
+def _term(quantity: Quantity, settings: LossKeys) -> Term:
+    kind, normalization = keys_of(settings, quantity.name)
+    choice = None
+    if quantity.name == "forces" and (settings.train_on_free_atoms or settings.tag_weights):
+        choice = AtomChoice(settings.train_on_free_atoms, tuple(settings.tag_weights.items()))
+    return build_term(quantity, kind, normalization, choice=choice, settings=settings)
+
+
+def build_term(
+    quantity: str | Quantity,
+    kind: str,
+    normalization: Normalization | None = None,
+    *,
+    choice: AtomChoice | None = None,
+    settings: LossKeys | None = None,
+) -> Term:
+    """Make the term of one quantity with the loss called `kind`.
+
+    Args:
+        quantity: or its name.
+        kind: name of a loss.
+        normalization: None takes the quantity's own.
+        choice: which atoms count.
+        settings: where a loss finds its own keys; the defaults if not given.
 
     Raises:
-        ConfigError: there is none of that name, or it cannot be used for this quantity.
+        ConfigError: there is no such loss, or it cannot be used for this quantity or with this normalisation.
     """
-    catalog = Catalog(LOSSES)
-    entry = catalog.entry(name)
-    loss: Loss = entry.build(entry.settings())
-    if quantity not in loss.quantities:
+    if isinstance(quantity, str):
+        quantity = {**QUANTITIES, **DERIVED}[quantity]
+    entry = Catalog(LOSSES).entry(kind)
+    keys = {} if settings is None else {k: settings.shape_of(k, quantity.name) for k in entry.settings.model_fields}
+    loss: Loss = entry.build(entry.settings(**keys))
+    if not loss.accepts(quantity):
+        why = "only for vectors of atoms (forces)" if not loss.normalizes else "only for vectors (forces, dipole)"
         raise ConfigError(
-            f"loss {name!r} is not defined for {quantity}, only for {', '.join(sorted(loss.quantities))}",
-            fix="mse and mae are defined for all",
+            f"loss {kind!r} is not defined for {quantity.name}, {why}", fix="mse and mae are defined for all"
         )
-    return loss
+    if not loss.normalizes and normalization not in (None, "per_atom"):
+        raise ConfigError(f"{normalization!r} has no effect with loss {kind!r}, which has its own", fix="use per_atom")
+    return Term(quantity, loss, normalization, choice)
 
 
-def _width(name: str) -> int:
-    return {"energy": 1, "forces": 3, "stress": 9}[name]
-
-
-def _rows(name: str, labels: Labels) -> Rows:
-    n_structures = labels.n_atoms.shape[0]
-    if name == "forces":
-        of_atom = labels.structure
-        weight, n_atoms = labels.weight.index_select(0, of_atom), labels.n_atoms.index_select(0, of_atom)
-        return Rows(labels.has_forces, weight, of_atom, n_atoms, n_structures)
-    present = labels.has_energy if name == "energy" else labels.has_stress
-    structure = torch.arange(n_structures, device=labels.n_atoms.device)
-    return Rows(present, labels.weight, structure, labels.n_atoms, n_structures)
-
-
-def _difference(name: str, outputs: Outputs, labels: Labels, rows: Rows) -> Tensor:
-    """Prediction minus label, (R, D), zero where there is no label; energies per atom."""
-    present = rows.present.unsqueeze(1)
-    predicted = getattr(outputs, name).reshape(-1, _width(name))
-    wanted = getattr(labels, name).reshape(-1, _width(name)).to(predicted.dtype)
+def _difference(quantity: Quantity, outputs: Outputs, labels: Labels, rows: Rows) -> Tensor:
+    """Prediction minus label, (R, D), zero where there is no label."""
+    there = rows.present.unsqueeze(1)
+    ours = predicted(quantity, outputs, labels)
+    theirs = wanted(quantity, labels).to(ours.dtype)
     # Both sides are masked first: not a number times zero is still not a number.
-    difference = torch.where(present, predicted, 0.0) - torch.where(present, wanted, 0.0)
-    if name == "energy":
-        difference = difference / rows.n_atoms.to(difference.dtype).unsqueeze(1)
-    return difference
+    return torch.where(there, ours, 0.0) - torch.where(there, theirs, 0.0)

@@ -31,18 +31,25 @@ class LearningRates:
     ) -> None:
         self.optimizer, self.schedule, self.warmup, self.unit = optimizer, schedule, warmup, unit
         self.updates = 0
-        self._own = [float(group["lr"]) for group in optimizer.param_groups]
+        self.rests = False
+        self._first = [float(group["lr"]) for group in optimizer.param_groups]
+        self._own = list(self._first)
         self._write()
 
     @property
     def rates(self) -> list[float]:
         """Rate of each group without warm-up."""
-        return self._own if self.schedule is None else self.schedule.rates
+        return self._own if self.schedule is None or self.rests else self.schedule.rates
 
     @property
     def exhausted(self) -> bool:
         """Whether the schedule wants the fit to end."""
-        return self.schedule is not None and self.schedule.exhausted
+        return self.schedule is not None and not self.rests and self.schedule.exhausted
+
+    def rest(self, factor: float) -> None:
+        """From now on keep each group at its first rate times a factor; schedule and warm-up end."""
+        self.rests, self._own = True, [rate * factor for rate in self._first]
+        self._write()
 
     def reach(self, moment: Moment, metric: float = 0.0) -> None:
         """Take note that an update, epoch, cycle or validation is over.
@@ -53,14 +60,18 @@ class LearningRates:
         """
         if moment == "update":
             self.updates += 1
-        if self.schedule is not None and moment == ("validation" if self.schedule.needs_metric else self.unit):
+        if (
+            self.schedule is not None
+            and not self.rests
+            and moment == ("validation" if self.schedule.needs_metric else self.unit)
+        ):
             self.schedule.step(metric)
         self._write()
 
     def state(self) -> dict[str, Any]:
         """Return the numbers that must survive a restart."""
         own = None if self.schedule is None else self.schedule.state()
-        return {"rates": list(self.rates), "updates": self.updates, "schedule": own}
+        return {"rates": list(self.rates), "updates": self.updates, "schedule": own, "rests": self.rests}
 
     def load(self, state: dict[str, Any] | None, updates: int) -> None:
         """Take back what `state` returned.
@@ -72,15 +83,16 @@ class LearningRates:
         if state is None or "rates" not in state:
             rates = [float(group["lr"]) for group in self.optimizer.param_groups]
             state = {"rates": rates, "updates": updates, "schedule": state}
-        self.updates = int(state["updates"])
+        self.updates, self.rests = int(state["updates"]), bool(state.get("rests", False))
         self._own = [float(rate) for rate in state["rates"]]
-        if self.schedule is not None:
+        if self.schedule is not None and not self.rests:
             self.schedule.rates = list(self._own)
             self.schedule.load(state["schedule"])
         self._write()
 
     def _write(self) -> None:
-        factors = [1.0] * len(self.rates) if self.warmup is None else self.warmup.factors(self.updates)
+        ended = self.warmup is None or self.rests
+        factors = [1.0] * len(self.rates) if ended else self.warmup.factors(self.updates)
         for group, rate, factor in zip(self.optimizer.param_groups, self.rates, factors, strict=True):
             group["lr"] = rate * factor
 

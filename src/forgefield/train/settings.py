@@ -16,6 +16,7 @@ from forgefield.train.keys.order import OrderKeys
 from forgefield.train.keys.precision import PrecisionKeys
 from forgefield.train.keys.records import RecordKeys
 from forgefield.train.keys.schedule import ScheduleKeys
+from forgefield.train.keys.stages import StageKeys
 from forgefield.train.keys.stopping import StoppingKeys
 
 # A run may be continued with other values of these; every other key must stay as it was.
@@ -52,7 +53,7 @@ _PLUGIN_KEYS = {
 
 
 class TrainSettings(
-    RecordKeys, PrecisionKeys, LossKeys, StoppingKeys, ScheduleKeys, GroupKeys, OptimizationKeys, OrderKeys
+    RecordKeys, PrecisionKeys, StageKeys, LossKeys, StoppingKeys, ScheduleKeys, GroupKeys, OptimizationKeys, OrderKeys
 ):
     """Everything about fitting: data order, optimizer, schedule, loss, precision, stopping and records.
 

@@ -11,6 +11,7 @@ import torch
 
 from forgefield.graph.graph import Graph
 from forgefield.models.potential import Outputs, Potential
+from forgefield.train.averaging import EqualAverage
 from forgefield.train.compiled import CompiledPotential
 from forgefield.train.ema import WeightAverage
 from forgefield.train.rates import LearningRates
@@ -36,12 +37,13 @@ class Running:
 
 @dataclass
 class Best:
-    """The best validation so far."""
+    """The best validation so far, of the stage that it belongs to."""
 
     metric: float | None = None
     epoch: int = 0
     cycle: int = 0
     update: int = 0
+    stage: int = 1
 
 
 @dataclass
@@ -66,6 +68,8 @@ class Progress:
         seconds: time spent in all, over all restarts, s.
         skipped: updates left out by gradient scaling.
         compiled: whether the model is being trained compiled; a fit that is continued then is so at once.
+        stage: 1, or 2 after the change to `stage_two`.
+        stage_epoch: epochs completed when the second stage began.
         best: the best validation so far.
         running: sums since the last validation.
         stops: what the early stops remember, by metric.
@@ -80,6 +84,8 @@ class Progress:
     seconds: float = 0.0
     skipped: int = 0
     compiled: bool = False
+    stage: int = 1
+    stage_epoch: int = 0
     best: Best = field(default_factory=Best)
     running: Running = field(default_factory=Running)
     stops: dict[str, Watch] = field(default_factory=dict)
@@ -91,8 +97,9 @@ class Progress:
         return self.epoch + (1 if self.batch else 0)
 
     def improves(self, metric: float) -> bool:
-        """Say whether a validation loss is the lowest so far."""
-        return math.isfinite(metric) and (self.best.metric is None or metric < self.best.metric)
+        """Say whether a validation loss is the lowest so far; the losses of two stages are not comparable."""
+        lowest = None if self.best.stage != self.stage else self.best.metric
+        return math.isfinite(metric) and (lowest is None or metric < lowest)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and dicts."""
@@ -121,6 +128,8 @@ class TrainState:
         progress: counters, best and running sums.
         compiled: predicts in the potential's place while training, if it is compiled.
         trained: what is trained, row by row, see `trained.describe_groups`.
+        equal: equal average of the weights in the second stage, or None.
+        amp: type of mixed precision, or None.
     """
 
     potential: Potential
@@ -131,6 +140,8 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     compiled: CompiledPotential | None = None
     trained: list[dict[str, Any]] = field(default_factory=list)
+    equal: EqualAverage | None = None
+    amp: torch.dtype | None = None
 
     def predict(self, graph: Graph) -> Outputs:
         """Predict a training batch, compiled if that is on."""
@@ -138,7 +149,14 @@ class TrainState:
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the potential holds the weights that are validated and handed out."""
-        return self.average.in_place() if self.average else nullcontext()
+        average = self.equal or self.average
+        return average.in_place() if average else nullcontext()
+
+    def take_averages(self) -> None:
+        """Take the weights after an update into their averages."""
+        for average in (self.average, self.equal):
+            if average is not None:
+                average.update()
 
     @property
     def learning_rates(self) -> dict[str, float]:

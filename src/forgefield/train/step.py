@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from forgefield.core.errors import ForgeError
+from forgefield.models.precision import autocast
 from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.state import TrainState
 from forgefield.train.tally import Tally
@@ -42,11 +42,6 @@ class UpdateReport(NamedTuple):
     grad_norm: float  # before clipping
     n_structures: int
     skipped: bool  # gradient scaling left the update out
-
-
-def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:
-    """Return the float16 context of mixed precision, or one that does nothing."""
-    return torch.autocast(device.type, dtype=torch.float16, enabled=enabled and device.type == "cuda")
 
 
 def take_update(
@@ -99,8 +94,7 @@ def take_update(
     if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
         raise _not_finite(state, batches, result)
     state.optimizer.step()
-    if state.average is not None:
-        state.average.update()
+    state.take_averages()
     return result
 
 
@@ -109,7 +103,7 @@ def _backward(
 ) -> dict[str, Tensor]:
     """Add the gradient of one batch's share of the loss; returns its sums."""
     device = batch.graph.positions.device
-    with autocast(device, state.scaler is not None):
+    with autocast(device, state.amp):
         outputs = state.predict(batch.graph)
     if tally is not None:
         tally.add(outputs, batch)
@@ -129,8 +123,8 @@ def _scaled_step(state: TrainState, batches: Sequence[Batch], result: UpdateRepo
     if state.scaler.get_scale() < SMALLEST_SCALE:
         raise ForgeError("gradients overflow in float16 at every update", fix="set train.amp: false")
     skipped = not math.isfinite(result.grad_norm)
-    if state.average is not None and not skipped:
-        state.average.update()
+    if not skipped:
+        state.take_averages()
     return result._replace(skipped=skipped, grad_norm=0.0 if skipped else result.grad_norm)
 
 
@@ -186,7 +180,7 @@ def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateRepor
     for batch in batches:
         index = batch.index.tolist()
         present += index
-        with torch.no_grad(), autocast(batch.graph.positions.device, state.scaler is not None):
+        with torch.no_grad(), autocast(batch.graph.positions.device, state.amp):
             outputs = state.potential(batch.graph)
         bad = _bad_structures(outputs, batch)
         guilty += [index[k] for k in bad.nonzero().flatten().tolist()]

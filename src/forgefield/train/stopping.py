@@ -70,14 +70,15 @@ class Stopping:
             tired = condition.patience is not None and watch.without >= condition.patience
             watch.met = tired or (condition.lower_bound is not None and value <= condition.lower_bound)
 
-    def reason(self, minutes: float) -> str | None:
+    def reason(self, minutes: float, epochs: int | None = None) -> str | None:
         """Say why the fit ends now: epochs, max_updates, early_stop, early_stops, min_lr, low_lr, max_minutes; or None.
 
         Args:
             minutes: since this attempt began; 0 until it has made an update.
+            epochs: after which the fit ends, if not those of the settings.
         """
         progress, settings = self.state.progress, self.settings
-        if progress.epoch >= settings.epochs:
+        if progress.epoch >= (epochs or settings.epochs):
             return "epochs"
         if settings.max_updates is not None and progress.update >= settings.max_updates:
             return "max_updates"
@@ -101,4 +102,6 @@ class Stopping:
 
     def _low_rate(self) -> bool:
         lowest, schedule = self.settings.terminate_on_low_lr, self.state.schedule
-        return lowest is not None and schedule is not None and schedule.rates[0] < lowest
+        if lowest is None or schedule is None or schedule.rests:
+            return False
+        return schedule.rates[0] < lowest

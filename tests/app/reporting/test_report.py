@@ -186,6 +186,24 @@ def test_the_loss_is_spelled_out():
     assert "2 · mean over structures of |ΔE/n|" in text
     assert "5 · mean over stress components of (Δstress)²" in text
     assert "ΔF" not in text
+    text = loss_text(
+        {
+            "loss_energy": "huber",
+            "energy_normalization": "sqrt_atoms",
+            "loss_force": "l2mae",
+            "force_normalization": "per_structure",
+            "targets": {"virial": {"weight": 2}, "charges": {"loss": "mae", "normalization": "total"}},
+            "train_on_free_atoms": True,
+            "stage_two": {"start": 7},
+        }
+    )
+    assert "1 · mean over structures of huber(ΔE, delta 0.01)/√n" in text
+    assert "100 · mean over structures of the mean over their atoms of ‖ΔF‖" in text
+    assert "2 · mean over virial components of (Δvirial/n)²" in text
+    assert "1 · mean over structures of the sum over atoms of |Δcharges|" in text
+    assert "atoms held fixed are left out" in text
+    assert "stage two, after 7 epochs at most: 1000 · mean over structures" in text
+    assert "loss_old" in loss_text({"loss_old": 3})
 
 
 def test_numbers_are_short_and_honest():

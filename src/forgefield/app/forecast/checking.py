@@ -72,11 +72,11 @@ def rehearse_checking(
     edges, atoms = max(1, int(sizes.edges[chosen].sum())), int(sizes.atoms[chosen].sum())
     with state.averaged():
         alone = loader.dataset.subset(largest_batches(loader.places(), sizes, 1))
-        validate(potential, checking_loader(run, potential, alone), losses, amp=state.scaler is not None)
+        validate(potential, checking_loader(run, potential, alone), losses, amp=state.amp)
         first_peak, seconds = gauge.peak(), []
         for _ in range(2):  # the first finds the pairs, which the fit does once
             start = gauge.now()
-            validate(potential, some, losses, amp=state.scaler is not None)
+            validate(potential, some, losses, amp=state.amp)
             seconds.append(gauge.now().wall - start.wall)
         start = gauge.now()
         evaluation = evaluate(potential, some)

@@ -80,7 +80,7 @@ def forecast(config: RunConfig) -> Forecast:
     seconds = time.perf_counter() - begun
     gauge = Gauge(run.device)
     per_epoch = updates_per_epoch(len(loader), config.train)
-    state, losses = prepare(potential, config.train, run.device, per_epoch), build_loss(config.train)
+    state, losses = prepare(potential, config.train, run.device, per_epoch), build_loss(config.train, potential)
     plan = make_plan(loader, sizes, config.train, max(1, config.train.epochs - done))
     rehearsal = Rehearsal(state, loader, sizes, losses, config.train.max_grad_norm, gauge)
     shared = _carry_out(rehearsal, plan)

@@ -7,12 +7,15 @@ from html import escape
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from forgefield.app.reports.contents import Contents, Evaluated, Predictions
 from forgefield.app.reports.markup import bar_cell, card, duration, facts, file_size, milli, significant, table
 from forgefield.app.reports.reading import force_share
 from forgefield.core.elements import number, symbol
 from forgefield.core.units import factor
+from forgefield.train.loss_words import notes_in_words, terms_in_words
+from forgefield.train.settings import TrainSettings
 
 WORST = 10
 
@@ -197,20 +200,13 @@ def training_facts(contents: Contents) -> str:
 
 
 def loss_text(train: dict[str, Any]) -> str:
-    """Return the training loss as one formula, as HTML."""
-    square = {"mse": "({d})²", "mae": "|{d}|", "l2mae": "‖{d}‖", "atomwisel2": "n·‖{d}‖"}
-    terms = []
-    for weight, kind, what, over in (
-        ("energy_weight", "loss_energy", "ΔE/n", "structures"),
-        ("force_weight", "loss_force", "ΔF", "force components"),
-        ("stress_weight", "loss_stress", "Δstress", "stress components"),
-    ):
-        value, name = float(train.get(weight) or 0.0), str(train.get(kind, "mse"))
-        if value:
-            over = "atoms" if name in ("l2mae", "atomwisel2") else over
-            shape = square.get(name, name + "({d})").format(d=what)
-            terms.append(f"{value:g} · mean over {over} of {shape}")
-    return "<br>+ ".join(terms) + "<br>E in eV, F in eV/Å, stress in eV/Å³; n = atoms of the structure"
+    """Return the training loss as one formula and what is to be known of it, as HTML."""
+    try:
+        settings = TrainSettings.model_validate(train)
+    except ValidationError:  # written by another version
+        return escape(", ".join(f"{key} {train[key]}" for key in train if "loss" in key or "weight" in key))
+    terms = "<br>+ ".join(map(escape, terms_in_words(settings)))
+    return "<br>".join([terms, *map(escape, notes_in_words(settings))])
 
 
 def timing_facts(contents: Contents) -> str:

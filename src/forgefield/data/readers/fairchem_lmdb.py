@@ -207,7 +207,8 @@ class LmdbFrames(Frames):
 
     def _check_names(self, raw: RawFrame) -> None:
         """Refuse a record whose labels have another name than those looked at when the file was opened."""
-        for quantity, name in self.chosen.items():
+        for quantity in USUAL_NAMES:
+            name = self.chosen[quantity]
             table = raw.arrays if quantity == "forces" else raw.values
             if getattr(self._settings.keys, quantity) != AUTO or (name is not None and name in table):
                 continue

@@ -12,7 +12,11 @@ from forgefield.core.settings import Matmul, Settings
 class PrecisionKeys(Settings):
     """How exactly and by which code it is computed."""
 
-    amp: bool = Field(False, description="float16 autocast with gradient scaling, on CUDA only; off elsewhere.")
+    amp: bool | Literal["float16", "bfloat16"] = Field(
+        False,
+        description="Mixed precision: float16 (or true; with gradient scaling, CUDA only) or bfloat16 (CUDA, CPU); off "
+        "where the device has it not, and a line says so.",
+    )
     matmul: Matmul = Field(
         "float32",
         description="Products of float32 matrices while fitting: float32 (strict), tf32 (newer NVIDIA GPUs) or bf16 "
@@ -30,12 +34,12 @@ class PrecisionKeys(Settings):
     @classmethod
     def _not_with_amp(cls, value: bool | str, info: ValidationInfo) -> bool | str:
         if value is True and info.data.get("amp"):
-            raise ValueError("true cannot be had with amp: true, whose rounding hides a wrong result; drop one of them")
+            raise ValueError("true cannot be had with amp, whose rounding hides a wrong result; drop one of them")
         return value
 
     @field_validator("matmul")
     @classmethod
     def _float32_products(cls, value: str, info: ValidationInfo) -> str:
         if value != "float32" and info.data.get("amp"):
-            raise ValueError("has no effect with amp, which multiplies in float16; keep one of the two")
+            raise ValueError("has no effect with amp, which multiplies in half precision; keep one of the two")
         return value

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from forgefield.core.catalog import Entry
+from forgefield.core.quantities import Quantity
 from forgefield.core.settings import Settings
-from forgefield.train.loss import Loss, Rows
+from forgefield.train.loss import Loss
+from forgefield.train.normalization import Rows
 
 
 class Atomwisel2Settings(Settings):
@@ -23,10 +25,14 @@ class Atomwisel2(Loss):
         The force loss of fairchem's GemNet-OC models of the same name.
     """
 
-    quantities: ClassVar[frozenset[str]] = frozenset({"forces"})
+    normalizes: ClassVar[bool] = False
 
     def __init__(self, settings: Atomwisel2Settings) -> None:
         self.settings = settings
+
+    def accepts(self, quantity: Quantity) -> bool:
+        """Vectors of atoms only."""
+        return quantity.is_vector and quantity.per == "atom"
 
     def of_rows(self, difference: Tensor, rows: Rows) -> Tensor:
         """Return size times length of each row, (R,)."""

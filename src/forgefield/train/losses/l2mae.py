@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from forgefield.core.catalog import Entry
+from forgefield.core.quantities import Quantity
 from forgefield.core.settings import Settings
-from forgefield.train.loss import Loss, Rows
+from forgefield.train.loss import Loss
+from forgefield.train.normalization import Rows
 
 
 class L2maeSettings(Settings):
@@ -17,16 +17,18 @@ class L2maeSettings(Settings):
 
 
 class L2mae(Loss):
-    """Mean over labelled atoms of the length of the force error, which does not depend on the axes.
+    """Mean over labelled rows of the length of the error vector, which does not depend on the axes.
 
     Source:
         The force loss of fairchem's OC20 and OC22 models of the same name.
     """
 
-    quantities: ClassVar[frozenset[str]] = frozenset({"forces"})
-
     def __init__(self, settings: L2maeSettings) -> None:
         self.settings = settings
+
+    def accepts(self, quantity: Quantity) -> bool:
+        """Vectors only."""
+        return quantity.is_vector
 
     def of_rows(self, difference: Tensor, rows: Rows) -> Tensor:
         """Return the length of each row, (R,); its gradient at length 0 is 0."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
-from forgefield.train.loss import Loss, Rows
+from forgefield.train.loss import Loss
+from forgefield.train.normalization import Rows
 
 
 class MaeSettings(Settings):
@@ -16,9 +15,7 @@ class MaeSettings(Settings):
 
 
 class Mae(Loss):
-    """Mean over all labelled components of the absolute error; energies per atom."""
-
-    quantities: ClassVar[frozenset[str]] = frozenset({"energy", "forces", "stress"})
+    """Mean over all labelled components of the absolute error."""
 
     def __init__(self, settings: MaeSettings) -> None:
         self.settings = settings

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
-from forgefield.train.loss import Loss, Rows
+from forgefield.train.loss import Loss
+from forgefield.train.normalization import Rows
 
 
 class MseSettings(Settings):
@@ -16,13 +15,11 @@ class MseSettings(Settings):
 
 
 class Mse(Loss):
-    """Mean over all labelled components of the squared error; energies per atom.
+    """Mean over all labelled components of the squared error.
 
     Source:
         The weighted losses of mace-torch 0.3.16 have this form.
     """
-
-    quantities: ClassVar[frozenset[str]] = frozenset({"energy", "forces", "stress"})
 
     def __init__(self, settings: MseSettings) -> None:
         self.settings = settings

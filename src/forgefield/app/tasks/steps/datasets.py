@@ -19,7 +19,7 @@ from forgefield.app.tasks.steps.run import Run
 from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError, ModelError
 from forgefield.core.structure import Structure
-from forgefield.data.checks import check_elements, check_labels
+from forgefield.data.checks import check_elements, check_fixed, check_labels, check_tags
 from forgefield.data.dataset import Dataset
 from forgefield.data.isolated import separate_isolated
 from forgefield.data.parts import PartName, TrainingData, open_part, open_training
@@ -72,9 +72,14 @@ def checked_training_data(config: RunConfig) -> TrainingData:
     """Open and split the training data, and check that every trained label is there."""
     data = _with_head(open_training(config.data), head_of_new_data(config))
     needed = trained_quantities(config.train)
-    check_labels(data.train, needed)
+    some = config.train.missing_labels == "mask"
+    check_labels(data.train, needed, some=some)
+    if config.train.train_on_free_atoms:
+        check_fixed(data.train)
+    if config.train.tag_weights:
+        check_tags(data.train, config.train.tag_weights)
     if data.val is not None:
-        check_labels(data.val, needed)
+        check_labels(data.val, needed, some=some)
         check_elements(data.val, data.train.elements())
     return data._replace(replay=open_replay(config, len(data.train), len(data.val or data.train), needed))
 
@@ -193,8 +198,7 @@ def check_some_label(dataset: Dataset) -> None:
 
 def trained_quantities(train: TrainSettings) -> set[str]:
     """Return the labels that the loss needs."""
-    weights = {"energy": train.energy_weight, "forces": train.force_weight, "stress": train.stress_weight}
-    return {name for name, weight in weights.items() if weight > 0}
+    return train.trained_labels()
 
 
 def fingerprint(data: TrainingData) -> str:

@@ -73,6 +73,7 @@ def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: boo
             "seconds": result.seconds,
             "reason": WORDS.get(result.reason, result.reason),
             "compilation": list(result.compilation),
+            "loss": list(result.loss),
         }
     )
     return result
