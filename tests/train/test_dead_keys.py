@@ -14,6 +14,7 @@ import threading
 import types
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import test_no_dead_keys
 import torch
@@ -40,11 +41,12 @@ CLOCKS = ("second", "memory")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """The value that a key is changed to, and what else both runs need."""
+    """The value that a key is changed to, what else both runs need, and where the key is put if not at its name."""
 
     value: Any
     beside: dict[str, Any] = dataclasses.field(default_factory=dict)
     dtype: torch.dtype = torch.float64
+    place: str = ""
 
 
 class Refused:
@@ -61,6 +63,8 @@ class Read:
         self.value = value
 
 
+VIRIAL = {"targets": {"virial": {"weight": 1.0}}}
+TWO_STAGES = {"stage_two": {"start": 1}}
 CASES = {
     # order
     "input_json": Read("missing.json"),
@@ -82,6 +86,25 @@ CASES = {
     "loss_energy": Case("mae"),
     "loss_force": Case("l2mae"),
     "loss_stress": Case("mae", {"stress_weight": 1.0}),
+    "targets.weight": Case(2.0, VIRIAL, place="targets.virial.weight"),
+    "targets.loss": Case("mae", VIRIAL, place="targets.virial.loss"),
+    "targets.normalization": Case("total", VIRIAL, place="targets.virial.normalization"),
+    "energy_normalization": Case("total"),
+    "force_normalization": Case("per_structure"),
+    "stress_normalization": Case("sqrt_atoms", {"stress_weight": 1.0}),
+    "huber_delta": Case(0.5, {"loss_energy": "huber"}),
+    "smooth_l1_beta": Case(0.5, {"loss_energy": "smooth_l1"}),
+    "train_on_free_atoms": Case(True),
+    "tag_weights": Case({1: 0.0}),
+    "missing_labels": Case("mask"),
+    # second stage
+    "stage_two.start": Case(2, TWO_STAGES | {"epochs": 3}),
+    "stage_two.energy_weight": Case(5.0, TWO_STAGES),
+    "stage_two.force_weight": Case(5.0, TWO_STAGES),
+    "stage_two.stress_weight": Case(5.0, TWO_STAGES),
+    "stage_two.target_weights": Case({"virial": 5.0}, TWO_STAGES | VIRIAL),
+    "stage_two.lr": Case(0.002, TWO_STAGES),
+    "stage_two.average": Case("equal", TWO_STAGES),
     # precision
     "amp": Case(True, dtype=torch.float32),
     "matmul": Case("tf32", dtype=torch.float32),
@@ -194,7 +217,17 @@ def outcome(folder, keys, seen, dtype):
     potential = make_potential(noise=0.1, heads=("default", "other")).to(dtype)
     run = types.SimpleNamespace(config=RunConfig(task="evaluate", train=settings), device=torch.device("cpu"))
     mark = [
-        Structure(s.numbers, s.positions, s.cell, s.pbc, labels=s.labels, head=settings.head_key, origin=s.origin)
+        Structure(
+            s.numbers,
+            s.positions,
+            s.cell,
+            s.pbc,
+            labels=s.labels,
+            head=settings.head_key,
+            origin=s.origin,
+            fixed=np.arange(len(s)) == 0,
+            tags=np.arange(len(s)) % 2,
+        )
         for s in (*TRAIN, *VAL)
     ]
     train = training_loader(run, potential, Dataset.of(mark[: len(TRAIN)]))
@@ -203,7 +236,7 @@ def outcome(folder, keys, seen, dtype):
     found = {"refused": None}
     try:
         result = fit(potential, train, val, settings, folder=folder, console=Console(file=text, width=200), **common)
-        found["ended"] = (result.reason, result.best_epoch, result.epochs_done)
+        found["ended"] = (result.reason, result.best_epoch, result.epochs_done, result.loss)
     except ForgeError as error:
         found["refused"] = str(error).replace(str(folder), "")
     found["shown"] = [line.split("lr ")[0] for line in text.getvalue().replace(str(folder), "").splitlines()]
@@ -248,7 +281,7 @@ def test_every_key_has_an_effect(path, tmp_path, world, monkeypatch):
     base = BASE | case.beside
     first = outcome(tmp_path / "run", base, world, case.dtype)
     (tmp_path / "run").rename(tmp_path / "base")
-    second = outcome(tmp_path / "run", changed(base, path, case.value), world, case.dtype)
+    second = outcome(tmp_path / "run", changed(base, case.place or path, case.value), world, case.dtype)
     assert first != second
     assert first["refused"] is None, "the base must run"
 

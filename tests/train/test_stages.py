@@ -139,12 +139,12 @@ def test_early_stopping_begins_stage_two_which_is_as_long_as_planned(tmp_path):
 
 
 def test_groups_keep_their_ratio():
-    settings = quiet(**KEYS, stage_two=TWO)
+    groups = [{"match": "bias", "lr_factor": 0.1}, {"match": "."}]
+    settings = quiet(**KEYS, stage_two=TWO, param_groups=groups, warmup="linear", warmup_steps=50)
     state = prepare(make_potential(), settings, torch.device("cpu"))
-    state.first_rates = [0.02, 0.002]
     state.progress.epoch = 2
     stages = Stages(state, settings)
     assert stages.due(None)
     stages.begin()
-    assert [group["lr"] for group in state.optimizer.param_groups] == [0.001, 0.0001]
+    assert [group["lr"] for group in state.optimizer.param_groups] == pytest.approx([0.0001, 0.001, 0.001])
     assert not stages.due(None)

@@ -28,7 +28,9 @@ def is_full_batch(optimizer: torch.optim.Optimizer) -> bool:
 class _Objective:
     """Loss and gradient over all batches, with the decay as a part of both; the same random numbers each time."""
 
-    def __init__(self, state: TrainState, batches: Sequence[Batch], losses: WeightedLoss, tally: Tally | None) -> None:
+    def __init__(
+        self, state: TrainState, batches: Sequence[Batch], losses: WeightedLoss, tally: Tally | None = None
+    ) -> None:
         self.state, self.batches, self.losses, self.tally = state, batches, losses, tally
         self.counts = _added([losses.counts(batch.labels) for batch in batches])
         group = state.optimizer.param_groups[0]
@@ -110,6 +112,5 @@ def take_full_update(
     objective = _Objective(state, batches, losses, tally)
     state.optimizer.step(cast("Callable[[], float]", objective))
     assert objective.first is not None
-    if state.average is not None:
-        state.average.update()
+    state.take_averages()
     return objective.first

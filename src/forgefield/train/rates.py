@@ -51,6 +51,10 @@ class LearningRates:
         self.rests, self._own = True, [rate * factor for rate in self._first]
         self._write()
 
+    @property
+    def _own_moment(self) -> str:
+        return "validation" if self.schedule is not None and self.schedule.needs_metric else self.unit
+
     def reach(self, moment: Moment, metric: float = 0.0) -> None:
         """Take note that an update, epoch, cycle or validation is over.
 
@@ -60,11 +64,7 @@ class LearningRates:
         """
         if moment == "update":
             self.updates += 1
-        if (
-            self.schedule is not None
-            and not self.rests
-            and moment == ("validation" if self.schedule.needs_metric else self.unit)
-        ):
+        if self.schedule is not None and not self.rests and moment == self._own_moment:
             self.schedule.step(metric)
         self._write()
 
@@ -85,14 +85,15 @@ class LearningRates:
             state = {"rates": rates, "updates": updates, "schedule": state}
         self.updates, self.rests = int(state["updates"]), bool(state.get("rests", False))
         self._own = [float(rate) for rate in state["rates"]]
-        if self.schedule is not None and not self.rests:
+        if self.schedule is not None:
             self.schedule.rates = list(self._own)
             self.schedule.load(state["schedule"])
         self._write()
 
     def _write(self) -> None:
-        ended = self.warmup is None or self.rests
-        factors = [1.0] * len(self.rates) if ended else self.warmup.factors(self.updates)
+        factors = [1.0] * len(self.rates)
+        if self.warmup is not None and not self.rests:
+            factors = self.warmup.factors(self.updates)
         for group, rate, factor in zip(self.optimizer.param_groups, self.rates, factors, strict=True):
             group["lr"] = rate * factor
 

@@ -99,7 +99,7 @@ def take_update(
 
 
 def _backward(
-    state: TrainState, batch: Batch, losses: WeightedLoss, counts: dict[str, Tensor], tally: Tally | None
+    state: TrainState, batch: Batch, losses: WeightedLoss, counts: dict[str, Tensor], tally: Tally | None = None
 ) -> dict[str, Tensor]:
     """Add the gradient of one batch's share of the loss; returns its sums."""
     device = batch.graph.positions.device
