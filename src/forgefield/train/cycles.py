@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING
 import torch
 
 from forgefield.core.errors import ConfigError, DataError, ForgeError
-from forgefield.train.checkpoint import Stamp, save_checkpoint
+from forgefield.train.checkpoint import save_checkpoint
 from forgefield.train.compilation import Compilation
+from forgefield.train.continuation import Stamp
 from forgefield.train.evaluate import validate
 from forgefield.train.loss import QUANTITY_KEYS, LossReport, WeightedLoss, build_loss
 from forgefield.train.metrics import Metrics
 from forgefield.train.recorder import Recorder, Row, peak_memory, validation_columns
 from forgefield.train.settings import TrainSettings
+from forgefield.train.signals import WATCHED, StopRequest, name_of
 from forgefield.train.state import Best, Running, TrainState
 from forgefield.train.step import NotFiniteError, UpdateReport, take_update
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch, Loader
+
+_TIME_OVER = 1000  # beyond every signal's number
 
 
 class Cycles:
@@ -65,9 +69,14 @@ class Cycles:
         self.seconds_before = state.progress.seconds
         self.updates_here = 0
         self.saved_update = state.progress.update
+        self.request = StopRequest()
 
-    def run(self, recorder: Recorder) -> str:
-        """Train until there is a reason to stop; returns it."""
+    def run(self, recorder: Recorder, request: StopRequest | None = None) -> str:
+        """Train until there is a reason to stop; returns it.
+
+        A signal, noted in `request`, is one: then `last` is saved after the update in hand, and no cycle is ended.
+        """
+        self.request = request or self.request
         if self.settings.amp and self.state.scaler is None:
             recorder.note(f"train.amp is off: float16 autocast is for CUDA devices only, this is {self.device.type}")
         updates = self.settings.epochs * self.updates_per_epoch
@@ -82,17 +91,24 @@ class Cycles:
                         self._end_cycle(recorder, partial=False)
                     if self._stop_reason() is not None:
                         break
-        if self.state.progress.cycle_updates and self.updates_here:
+        if reason in WATCHED:
+            self._save("last")
+            recorder.event(f"stopped by {reason} after update {self.state.progress.update}, saved in checkpoints/last")
+        elif self.state.progress.cycle_updates and self.updates_here:
             self._end_cycle(recorder, partial=True)
         elif self.saved_update != self.state.progress.update:
             self._save("last")
         return reason
 
-    def _updates(self) -> Generator[list[Batch]]:
-        """Yield the batches of each update of the current epoch, from where it stands."""
-        progress, batches = self.state.progress, []
+    def _updates(self) -> Generator[list[Batch | None]]:
+        """Yield the batches of each update of the current epoch, from where it stands.
+
+        They are this process's shares of the batches; None where it has none.
+        """
+        progress = self.state.progress
+        batches: list[Batch | None] = []
         position = progress.batch
-        for batch in self.train_loader.batches(progress.epoch, start=position):
+        for batch in self.state.team.batches(self.train_loader, progress.epoch, position):
             batches.append(batch)
             position += 1
             if len(batches) == self.settings.accum_steps or position == self.usable:
@@ -101,8 +117,8 @@ class Cycles:
             if position == self.usable:
                 return
 
-    def _update(self, batches: list[Batch], recorder: Recorder) -> None:
-        progress = self.state.progress
+    def _update(self, shares: list[Batch | None], recorder: Recorder) -> None:
+        progress, batches = self.state.progress, [batch for batch in shares if batch is not None]
         rate, epoch = self.state.learning_rate, progress.epoch + 1
         try:
             report = take_update(self.state, batches, self.losses, max_grad_norm=self.settings.max_grad_norm)
@@ -110,7 +126,7 @@ class Cycles:
             raise self._explained(error, f"epoch {epoch}, update {progress.update + 1}") from error
         progress.update += 1
         progress.cycle_updates += 1
-        progress.batch += len(batches)
+        progress.batch += len(shares)
         self.updates_here += 1
         self._count(report, rate)
         if progress.batch >= self.usable:
@@ -142,7 +158,7 @@ class Cycles:
 
     def _cycle_is_over(self) -> bool:
         progress, length = self.state.progress, self.settings.cycle_steps
-        return progress.cycle_updates == length if length else progress.batch == 0
+        return progress.cycle_updates >= length if length else progress.batch == 0
 
     def _end_cycle(self, recorder: Recorder, *, partial: bool) -> None:
         """Validate, judge, schedule, record and save, in this order."""
@@ -150,7 +166,11 @@ class Cycles:
         self._check_labels(recorder)
         with self.state.averaged():
             loss, metrics = validate(
-                self.state.potential, self.val_loader, self.losses, amp=self.state.scaler is not None
+                self.state.potential,
+                self.val_loader,
+                self.losses,
+                amp=self.state.scaler is not None,
+                team=self.state.team,
             )
         value = float(loss.total)
         if not math.isfinite(value):
@@ -200,10 +220,16 @@ class Cycles:
         window = math.ceil(settings.plateau_patience * settings.early_stop_factor)
         if settings.early_stop_factor > 0 and progress.cycle - progress.best.cycle >= max(1, window):
             return "early_stop"
-        minutes = (time.monotonic() - self.started) / 60.0
-        if settings.max_minutes is not None and self.updates_here and minutes >= settings.max_minutes:
+        return self._wish()
+
+    def _wish(self) -> str | None:
+        """A signal or the end of the time, of which all processes take note after the same update."""
+        limit, number = self.settings.max_minutes, self.request.number
+        over = limit is not None and self.updates_here and time.monotonic() - self.started >= 60 * limit
+        agreed = self.state.team.largest(number or (_TIME_OVER if over else 0))
+        if agreed == _TIME_OVER:
             return "max_minutes"
-        return None
+        return name_of(agreed) if agreed else None
 
     def _row(self, loss: LossReport, metrics: Metrics, *, best: bool, partial: bool) -> Row:
         progress = self.state.progress

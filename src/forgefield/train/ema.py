@@ -37,6 +37,13 @@ class WeightAverage:
         for name, parameter in self.parameters.items():
             self.values[name].lerp_(parameter, share)
 
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew at the present weights."""
+        self.updates = 0
+        for name, parameter in self.parameters.items():
+            self.values[name].copy_(parameter)
+
     @contextmanager
     def in_place(self) -> Generator[None]:
         """Put the averages into the model for the time of a `with` block."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
 from forgefield.core.errors import DataError
@@ -18,6 +20,7 @@ from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.metrics import Metrics, Table, measure_errors
 from forgefield.train.packing import Packer
 from forgefield.train.step import autocast
+from forgefield.train.team import ALONE, Team
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch, Loader
@@ -131,30 +134,49 @@ def _tables(potential: Potential, loader: Loader, amp: bool, packer: Packer | No
 
 
 def validate(
-    potential: Potential, loader: Loader, losses: WeightedLoss, *, amp: bool = False
+    potential: Potential, loader: Loader, losses: WeightedLoss, *, amp: bool = False, team: Team = ALONE
 ) -> tuple[LossReport, Metrics]:
     """Return the loss and the errors over a loader, in one pass.
 
-    The loss is a ratio of sums over the whole set, so it does not depend on the batch size.
+    The loss is a ratio of sums over the whole set, so it does not depend on the batch size. Each process of a team
+    predicts its share of every batch, and all get the same result.
 
     Raises:
         DataError: the loader is empty, or a prediction is not finite.
     """
     parts, sums, counts = [], [], []
-    for batch, outputs in _predict(potential, loader, amp):
+    for batch, outputs in _predict(potential, loader, amp, team):
         parts.append(_columns(batch, outputs))
         sums.append(losses.sums(outputs, batch.labels))
         counts.append(losses.counts(batch.labels))
-    table = _join(parts)
+    table = _join(parts if team.size == 1 else _gathered(parts, team))
     _check_finite(table, loader)
-    added = [{name: torch.stack([p[name] for p in part]).sum(0) for name in losses.terms} for part in (sums, counts)]
+    added = [_summed(part, list(losses.terms), team) for part in (sums, counts)]
     return losses.combine(*added), measure_errors(table)
 
 
-def _predict(potential: Potential, loader: Loader, amp: bool) -> Iterator[tuple[Batch, Outputs]]:
+def _summed(parts: Sequence[dict[str, Tensor]], names: Sequence[str], team: Team) -> dict[str, Tensor]:
+    """Add the numbers of batches and processes."""
+    if team.size == 1:
+        return {name: torch.stack([p[name] for p in parts]).sum(0) for name in names}
+    own = torch.zeros(len(names), dtype=torch.float64, device=team.device)
+    for part in parts:
+        own += torch.stack([part[name].double() for name in names])
+    return dict(zip(names, team.sum_values(own).unbind(), strict=True))
+
+
+def _gathered(parts: list[Table], team: Team) -> list[Table]:
+    """Return the tables of all processes, also of those that have predicted nothing."""
+    own = save_arrays(_join(parts)._asdict()) if parts else b""
+    return [Table(**load_arrays(data)) for data in team.gather(own) if data]
+
+
+def _predict(potential: Potential, loader: Loader, amp: bool, team: Team = ALONE) -> Iterator[tuple[Batch, Outputs]]:
     """Yield each batch with its outputs; the potential's mode is restored."""
     with _evaluating(potential), torch.no_grad():
-        for batch in loader.batches(0):
+        for batch in team.batches(loader, 0):
+            if batch is None:
+                continue
             with autocast(batch.graph.positions.device, amp):
                 outputs = potential(batch.graph)
             yield batch, outputs

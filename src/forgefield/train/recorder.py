@@ -200,3 +200,20 @@ def _tag(column: str) -> str:
         if column.startswith(prefix):
             return section + column.removeprefix(prefix)
     return "run/" + column
+
+
+class Silence:
+    """A recorder of nothing, for the processes that do not write; any method may be called."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        return _nothing
+
+
+def _nothing(*args: Any, **more: Any) -> None:
+    """Do nothing."""

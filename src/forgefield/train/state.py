@@ -14,6 +14,7 @@ from forgefield.models.potential import Outputs, Potential
 from forgefield.train.compiled import CompiledPotential
 from forgefield.train.ema import WeightAverage
 from forgefield.train.schedule import Schedule
+from forgefield.train.team import ALONE, Team
 
 
 @dataclass
@@ -103,6 +104,7 @@ class TrainState:
         scaler: gradient scaling for float16, or None.
         progress: counters, best and running sums.
         compiled: predicts in the potential's place while training, if it is compiled.
+        team: the processes that train together.
     """
 
     potential: Potential
@@ -112,6 +114,7 @@ class TrainState:
     scaler: torch.amp.GradScaler | None
     progress: Progress = field(default_factory=Progress)
     compiled: CompiledPotential | None = None
+    team: Team = ALONE
 
     def predict(self, graph: Graph) -> Outputs:
         """Predict a training batch, compiled if that is on."""

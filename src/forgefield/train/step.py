@@ -49,8 +49,9 @@ def take_update(
 ) -> UpdateReport:
     """Update the weights once, from one batch or several accumulated ones.
 
-    Labels are counted over all the batches first, so that the gradient is that of one joined batch, also when the last
-    update of an epoch has fewer of them.
+    Labels are counted over all the batches first, and over all processes that train together, so that the gradient is
+    that of one joined batch, also when the last update of an epoch has fewer of them. Each process calls it with its
+    own batches, which may be none.
 
     Args:
         state: potential, optimizer, average and scaler are changed; the counters are not.
@@ -64,18 +65,20 @@ def take_update(
     """
     state.potential.train()
     state.optimizer.zero_grad(set_to_none=True)
-    counts = _added([losses.counts(batch.labels) for batch in batches])
+    counts = _over_all(state, losses, [losses.counts(batch.labels) for batch in batches])
     parts = []
     for batch in batches:
         sums = _backward(state, batch, losses, counts)
         parts.append({name: value.detach() for name, value in sums.items()})
-    sums = _added(parts)
+    sums = _over_all(state, losses, parts)
+    state.team.sum_gradients(p for group in state.optimizer.param_groups for p in group["params"])
     report = losses.combine(sums, counts)
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
     norm = _clip(state, max_grad_norm)
     values = _to_floats(report, sums, counts, norm)
-    result = UpdateReport(*values, n_structures=sum(batch.index.shape[0] for batch in batches), skipped=False)
+    n_structures = state.team.total(sum(batch.index.shape[0] for batch in batches))
+    result = UpdateReport(*values, n_structures=n_structures, skipped=False)
     if state.scaler is not None:
         return _scaled_step(state, batches, result)
     if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
@@ -112,6 +115,16 @@ def _scaled_step(state: TrainState, batches: Sequence[Batch], result: UpdateRepo
     return result._replace(skipped=skipped, grad_norm=0.0 if skipped else result.grad_norm)
 
 
+def _over_all(state: TrainState, losses: WeightedLoss, parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Add the numbers of batches and processes."""
+    if state.team.size == 1:
+        return _added(parts)
+    own = torch.zeros(len(losses.terms), dtype=torch.float64, device=state.team.device)
+    if parts:
+        own = torch.stack([value.double() for value in _added(parts).values()])
+    return dict(zip(losses.terms, state.team.sum_values(own).unbind(), strict=True))
+
+
 def _added(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     if len(parts) == 1:
         return parts[0]
@@ -140,7 +153,8 @@ def _to_floats(
 def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateReport) -> NotFiniteError:
     """Describe a loss or gradient that is not a number, naming the structures to look at."""
     state.optimizer.zero_grad(set_to_none=True)
-    guilty, present = [], []
+    guilty: list[int] = []
+    present: list[int] = []
     for batch in batches:
         index = batch.index.tolist()
         present += index
@@ -148,6 +162,7 @@ def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateRepor
             outputs = state.potential(batch.graph)
         bad = _bad_structures(outputs, batch)
         guilty += [index[k] for k in bad.nonzero().flatten().tolist()]
+    guilty, present = state.team.joined(guilty), state.team.joined(present)
     what = "loss" if not math.isfinite(result.loss) else "gradient"
     named = sorted(guilty or present)
     shown = ", ".join(map(str, named[:MOST_NAMED])) + (", ..." if len(named) > MOST_NAMED else "")
