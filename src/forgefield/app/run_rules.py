@@ -182,7 +182,7 @@ def cross_block_problems(config: RunConfig, tree: Node) -> list[str]:
     """Return what the blocks of a valid run demand of each other, one line each."""
     rules = (
         one_model_to_start_from, task_has_its_model, training_has_its_data, run_has_its_folder, predicting_has_its_data,
-        targets_exist, weights_have_their_manifest, given_settings_are_the_bundles,
+        accepting_is_for_resume, targets_exist, weights_have_their_manifest, given_settings_are_the_bundles,
     )  # fmt: skip
     return [line for rule in rules for line in rule(config, tree)]
 
@@ -224,6 +224,12 @@ def predicting_has_its_data(config: RunConfig, tree: Node) -> Iterator[str]:
     """Evaluation needs structures."""
     if config.task in PREDICTING and not (config.data.lmdb or config.data.test):
         yield problem(tree, ("data", "test"), f"required by task {config.task}: the structures (or data.lmdb)")
+
+
+def accepting_is_for_resume(config: RunConfig, tree: Node) -> Iterator[str]:
+    """Only a run that is continued can differ from what it was."""
+    if config.accept and config.task != "resume":
+        yield problem(tree, ("accept",), f"has an effect with task resume only, this is {config.task}. Remove it")
 
 
 def targets_exist(config: RunConfig, tree: Node) -> Iterator[str]:

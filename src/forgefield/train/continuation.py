@@ -84,7 +84,7 @@ def fix_of(changes: Iterable[Change]) -> str:
 
 def settings_changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Change]:
     """Return the `train` keys that differ and may not; a key that the checkpoint does not know had its default."""
-    default = TrainSettings().model_dump(mode="json")
+    default = TrainSettings.model_validate({}).model_dump(mode="json")
     kept = [key for key in here if key not in RESUME_MAY_CHANGE]
     was = {key: there.get(key, default[key]) for key in kept}
     return [Change(f"train.{key}", was[key], here[key]) for key in kept if was[key] != here[key]]

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from forgefield.core.catalog import Catalog
-from forgefield.core.errors import ConfigError, ModelError
+from forgefield.core.errors import ConfigError, DataError, ModelError
 from forgefield.models.precision import matmul_precision, missing
 from forgefield.train import joining, randomness
 from forgefield.train.catalogs import OPTIMIZERS, SCHEDULES
@@ -130,10 +130,14 @@ def fit(
 def _begin(state: TrainState, stamp: Stamp, folder: Path, *, resume: bool, accept: Collection[str]) -> list[str]:
     """Take up the checkpoint, or seed a new fit; returns what is continued differently, in sentences."""
     checkpoints = folder / "checkpoints"
+    _agree(state, stamp)
     if not resume:
         if (checkpoints / "last").exists() or (checkpoints / "best").exists():
             raise ConfigError("there are checkpoints already", str(checkpoints), "resume, or choose another run_dir")
         randomness.seed_all(stamp.settings.seed, state.team.rank)
+        state.team.spread(state.potential.state_dict().values())
+        if state.average is not None:
+            state.average.restart()
         return []
     if state.team.leads:
         recover(folder)
@@ -144,6 +148,15 @@ def _begin(state: TrainState, stamp: Stamp, folder: Path, *, resume: bool, accep
         what = f"all {stamp.settings.epochs} epochs are done, nothing is left to train with the accepted changes"
         raise ConfigError(what, "train.epochs", "give more epochs")
     return told
+
+
+def _agree(state: TrainState, stamp: Stamp) -> None:
+    """Check that all processes read the same data with the same settings."""
+    own = json.dumps([stamp.data, stamp.to_json()["settings"], stamp.batches_per_epoch]).encode()
+    different = [rank for rank, found in enumerate(state.team.gather(own)) if found != own]
+    if different:
+        what = f"process {state.team.rank} and process {different[0]} have other data or settings"
+        raise DataError(what, fix="give all processes the same files, on a file system that they share")
 
 
 def _recorder(folder: Path, console: Console, state: TrainState, settings: TrainSettings, total: int) -> Recorder:

@@ -47,6 +47,9 @@ class Team:
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its sum over all processes."""
 
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the first one's values."""
+
     def gather(self, payload: bytes) -> list[bytes]:
         """Return what each process gave, in their order."""
         return [payload]
@@ -108,6 +111,12 @@ class Together(Team):
             *summed, there = vector.split([*(p.numel() for p in group), len(group)])
             for parameter, gradient, count in zip(group, summed, there.tolist(), strict=True):
                 parameter.grad = gradient.reshape(parameter.shape).clone() if count else None
+
+    @torch.no_grad()
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the first one's values."""
+        for tensor in tensors:
+            self._send(lambda tensor=tensor: dist.broadcast(tensor, src=0))
 
     def gather(self, payload: bytes) -> list[bytes]:
         """Return what each process gave, in their order."""

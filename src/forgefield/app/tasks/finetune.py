@@ -8,6 +8,7 @@ from rich.console import Console
 
 from forgefield.app.reports.markup import milli
 from forgefield.app.run import RunConfig, save_resolved
+from forgefield.app.tasks import resume
 from forgefield.app.tasks.steps.concluding import conclude
 from forgefield.app.tasks.steps.datasets import check_heads, load_training_data, note_training_data
 from forgefield.app.tasks.steps.fitting import checking_loader, fit_model
@@ -21,6 +22,7 @@ from forgefield.app.tasks.steps.models import (
 )
 from forgefield.app.tasks.steps.outcome import TaskResult
 from forgefield.app.tasks.steps.run import Run, new_run
+from forgefield.app.tasks.steps.sameness import as_resumed
 from forgefield.core.elements import symbol
 from forgefield.data.checks import check_elements
 from forgefield.data.parts import TrainingData, reference_setting
@@ -32,9 +34,13 @@ from forgefield.train.evaluate import evaluate
 def run_task(config: RunConfig, console: Console) -> TaskResult:
     """Load a potential, say what was loaded and how good it is on the new data, and fit it to them.
 
+    A run that a signal stopped, and that was saved, is continued.
+
     Raises:
         ForgeError: something in the run, its model, its data or its machine must be mended first.
     """
+    if (again := as_resumed(config)) is not None:
+        return resume.run_task(again, console)
     with new_run(config, console) as run:
         potential = note_model(run, load_start(config, run.device))
         data = load_training_data(run)
