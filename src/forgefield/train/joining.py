@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,7 +19,8 @@ import torch.distributed as dist
 from forgefield.core.errors import DeviceError
 from forgefield.train.team import ALONE, Team, Together
 
-PATIENCE = timedelta(minutes=20)  # for a process that lives and does not answer; one that died is noticed at once
+MEETING = timedelta(seconds=50)  # for all processes to appear; torch tries twice, so there is an end after it
+PATIENCE = timedelta(minutes=20)  # for one that lives and does not answer later; one that died is noticed at once
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,9 @@ def join(device: str) -> tuple[Team, str]:
         what = f"{device} is one device, and {launch.launcher} started {launch.processes} processes"
         raise DeviceError(what, "device", "write auto, cpu or cuda; each process gets a device of its own")
     if not isinstance(_team, Together):
-        fabric = _fabric(launch, kind)
-        _team = Together(dist.get_rank(), dist.get_world_size(), fabric.device)
+        with _ending(launch):
+            fabric = _fabric(launch, kind)
+            _team = Together(dist.get_rank(), dist.get_world_size(), fabric.device, _group(launch))
     return _team, str(_team.device)
 
 
@@ -101,6 +106,8 @@ def _fabric(launch: Launch, kind: str) -> Any:
         what = f"{launch.launcher} started {launch.processes} processes, and lightning-fabric is not installed"
         raise DeviceError(what, fix="pip install 'forgefield[distributed]', or start one process") from error
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if launch.launcher == "srun":  # fabric refuses `srun --ntasks` without it
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(launch.processes_per_node))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # hints of fabric about launchers, which do not concern the user here
@@ -108,7 +115,7 @@ def _fabric(launch: Launch, kind: str) -> Any:
                 accelerator=kind,
                 devices=launch.processes_per_node,
                 num_nodes=launch.nodes,
-                strategy=DDPStrategy(timeout=PATIENCE),
+                strategy=DDPStrategy(timeout=MEETING),
             )
             fabric.launch()
     except Exception as error:
@@ -118,3 +125,35 @@ def _fabric(launch: Launch, kind: str) -> Any:
     if not dist.is_initialized():
         raise DeviceError(f"{launch.launcher} was not recognised, no process group was made", "device")
     return fabric
+
+
+@contextlib.contextmanager
+def _ending(launch: Launch) -> Generator[None]:
+    """End this process if the others do not appear: torch waits in code that no exception reaches."""
+    seconds = 1.1 * MEETING.total_seconds()
+
+    def end() -> None:
+        sys.stderr.write(
+            f"error: process {launch.rank} of {launch.processes}: the others did not appear within {seconds:.0f} s. "
+            "Fix: look at their first error, and start all again\n"
+        )
+        sys.stderr.flush()
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _group(launch: Launch) -> Any:
+    """Make the group that computes: patient, while that of the meeting is not."""
+    try:
+        return dist.new_group(timeout=PATIENCE)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0][:200]
+        what = f"the {launch.processes} processes of {launch.launcher} did not all appear: {first}"
+        raise DeviceError(what, fix="look at the first error of the others, mend it, and resume") from error

@@ -79,7 +79,17 @@ class Together(Team):
 
     Every method must be called by all processes in the same order. A process that has ended makes the others' next call
     fail at once, not hang: its connections are closed.
+
+    Args:
+        rank: number of this process.
+        size: number of processes.
+        device: whose tensors are sent.
+        group: the process group.
     """
+
+    def __init__(self, rank: int, size: int, device: torch.device, group: dist.ProcessGroup) -> None:
+        super().__init__(rank, size, device)
+        self.group = group
 
     def batches(self, loader: Loader, epoch: int, start: int = 0) -> Iterator[Batch | None]:
         """Yield every `size`-th structure of each batch, counted from `rank`."""
@@ -91,7 +101,7 @@ class Together(Team):
     def sum_values(self, values: Tensor) -> Tensor:
         """Return the sum over all processes, the same to the bit on each."""
         sent = values.detach().clone()
-        self._send(lambda: dist.all_reduce(sent))
+        self._send(lambda: dist.all_reduce(sent, group=self.group))
         return sent
 
     @torch.no_grad()
@@ -107,7 +117,7 @@ class Together(Team):
             parts = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in group]
             there = torch.tensor([float(p.grad is not None) for p in group]).to(parts[0])
             vector = torch.cat([*parts, there])
-            self._send(lambda vector=vector: dist.all_reduce(vector))
+            self._send(lambda vector=vector: dist.all_reduce(vector, group=self.group))
             *summed, there = vector.split([*(p.numel() for p in group), len(group)])
             for parameter, gradient, count in zip(group, summed, there.tolist(), strict=True):
                 parameter.grad = gradient.reshape(parameter.shape).clone() if count else None
@@ -116,18 +126,18 @@ class Together(Team):
     def spread(self, tensors: Iterable[Tensor]) -> None:
         """Give all processes the first one's values."""
         for tensor in tensors:
-            self._send(lambda tensor=tensor: dist.broadcast(tensor, src=0))
+            self._send(lambda tensor=tensor: dist.broadcast(tensor, src=0, group=self.group))
 
     def gather(self, payload: bytes) -> list[bytes]:
         """Return what each process gave, in their order."""
         own = torch.from_numpy(np.frombuffer(payload, dtype=np.uint8).copy()).to(self.device)
         lengths = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
-        self._send(lambda: dist.all_gather(lengths, torch.tensor([len(payload)], device=self.device)))
+        self._send(lambda: dist.all_gather(lengths, torch.tensor([len(payload)], device=self.device), group=self.group))
         sizes = [int(length) for length in lengths]
         padded = torch.zeros(max(sizes), dtype=torch.uint8, device=self.device)
         padded[: len(payload)] = own
         parts = [torch.zeros_like(padded) for _ in range(self.size)]
-        self._send(lambda: dist.all_gather(parts, padded))
+        self._send(lambda: dist.all_gather(parts, padded, group=self.group))
         return [part[:n].cpu().numpy().tobytes() for part, n in zip(parts, sizes, strict=True)]
 
     def total(self, number: int) -> int:
@@ -137,7 +147,7 @@ class Together(Team):
     def largest(self, number: int) -> int:
         """Return the largest of the numbers that the processes gave."""
         sent = torch.tensor(number, dtype=torch.int64, device=self.device)
-        self._send(lambda: dist.all_reduce(sent, op=dist.ReduceOp.MAX))
+        self._send(lambda: dist.all_reduce(sent, op=dist.ReduceOp.MAX, group=self.group))
         return int(sent)
 
     def barrier(self) -> None:

@@ -64,7 +64,7 @@ class Trials:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        shared = [mmap.mmap(-1, len(PHASES)) for _ in range(processes(self.variant))]
+        shared = [mmap.mmap(-1, len(PHASES) + 1) for _ in range(processes(self.variant))]
         return shared, [start(folder, self.variant, memory, rank, port) for rank, memory in enumerate(shared)]
 
     def whole(self, folder):
@@ -88,7 +88,8 @@ class Trials:
             time.sleep(0.0002)
         time.sleep(delay)
         phase = PHASES[shared[victim][0]]
-        for child in children if self.chance.random() < 0.3 else [children[victim]]:
+        together = all(memory[len(PHASES)] for memory in shared)  # before that a launcher ends the others, so do we
+        for child in children if self.chance.random() < 0.3 or not together else [children[victim]]:
             os.kill(child, signal.SIGKILL)
         since = time.monotonic()
         codes = [self.ended(child, since) for child in children]

@@ -56,6 +56,7 @@ def attempt(folder, variant, shared):
         setattr(cycles, name, marked(shared, phase, getattr(cycles, name)))
     settings = quiet(epochs=EPOCHS, batch_size=BATCH, **VARIANTS[variant])
     joining.join("cpu")
+    shared[len(PHASES)] = 1
     checkpoints = folder / "checkpoints"
     resume = any((checkpoints / name).exists() for name in ("last", "best", ".last.old", ".best.old"))
     train = load(TRAIN, BATCH, shuffle=True, seed=3, drop_last=settings.drop_last)
