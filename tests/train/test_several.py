@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from toy import load, make_potential, make_structures
 
 from forgefield.core.errors import DeviceError
+from forgefield.train import evaluate
 from forgefield.train.joining import launched
 from forgefield.train.recorder import read_history
+from forgefield.train.team import ALONE
 
 MINUTE = 60.0
 CLOCK = {"seconds", "total_seconds", "structures_per_second", "peak_memory_mib"}
@@ -141,6 +145,15 @@ def test_a_second_ctrl_c_ends_at_once(outcome):
     assert found["twice"]["words"] == ["KeyboardInterrupt: "]
     assert found["twice"]["seconds"] < MINUTE
     assert not (root / "twice" / "checkpoints").exists()
+
+
+def test_tables_travel_whatever_their_order_in_memory():
+    loader = load(make_structures(5))
+    table = evaluate.gather(make_potential(), loader)
+    turned = table._replace(forces=np.asfortranarray(table.forces), stress=table.stress.copy().transpose(0, 2, 1))
+    (back,) = evaluate._gathered([turned], ALONE)
+    for name, value in turned._asdict().items():
+        assert np.array_equal(getattr(back, name), value), name
 
 
 TORCHRUN = {

@@ -167,7 +167,10 @@ def _summed(parts: Sequence[dict[str, Tensor]], names: Sequence[str], team: Team
 
 def _gathered(parts: list[Table], team: Team) -> list[Table]:
     """Return the tables of all processes, also of those that have predicted nothing."""
-    own = save_arrays(_join(parts)._asdict()) if parts else b""
+    own = b""
+    if parts:
+        # Predictions may lie in another order in memory, which the packed form does not keep.
+        own = save_arrays({name: np.ascontiguousarray(value) for name, value in _join(parts)._asdict().items()})
     return [Table(**load_arrays(data)) for data in team.gather(own) if data]
 
 
