@@ -76,7 +76,7 @@ class Trials:
             raise SystemExit(f"{self.variant}: an attempt that was left alone ended with {codes}: {errors}")
 
     def killed(self, folder):
-        """Make an attempt and kill it; returns whether it was still running."""
+        """Make an attempt and kill it; returns the phase it was in, None if it had ended."""
         shared, children = self.begin(folder)
         target, count = self.chance.randrange(len(PHASES)), self.chance.randint(1, 6)
         delay = self.chance.uniform(0, 0.3) if target == 0 else self.chance.expovariate(1 / 0.004)
@@ -94,10 +94,9 @@ class Trials:
         since = time.monotonic()
         codes = [self.ended(child, since) for child in children]
         if codes[victim] != -signal.SIGKILL:
-            return False
-        self.kills[phase] += 1
+            return None
         self.longest = max(self.longest, time.monotonic() - since)
-        return True
+        return phase
 
     def ended(self, child, since):
         """Wait for the end of a process; one that hangs is a failure."""
@@ -113,11 +112,14 @@ class Trials:
     def run(self, folder, kills, reference):
         """Kill one fit up to so many times, let it end, and compare it."""
         for _ in range(kills):
-            if not self.killed(folder):
+            phase = self.killed(folder)
+            if phase is None:
                 break
             checkpoints = folder / "checkpoints"
-            if not any((checkpoints / name).exists() for name in ("last", "best", ".last.old", ".best.old")):
-                self.unsaved += 1  # nothing to continue: begun anew
+            if any((checkpoints / name).exists() for name in ("last", "best", ".last.old", ".best.old")):
+                self.kills[phase] += 1
+            else:
+                self.unsaved += 1  # nothing to continue: begun anew, and not counted
                 shutil.rmtree(folder, ignore_errors=True)
         self.whole(folder)
         self.runs += 1
@@ -151,7 +153,7 @@ def main():
         where = ", ".join(f"{trials.kills[phase]} in {phase}" for phase in PHASES)
         after = f"; others ended within {trials.longest:.1f} s" if processes(variant) > 1 else ""
         print(
-            f"{variant}: {trials.kills.total()} kills ({where}; {trials.unsaved} before the first checkpoint); "
+            f"{variant}: {trials.kills.total()} kills ({where}), {trials.unsaved} more before the first checkpoint; "
             f"{trials.equal} of {trials.runs} runs equal to the uninterrupted one{after}",
             flush=True,
         )
