@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check slow clean
+.PHONY: help setup demo test check slow kill clean
 
 help:
 	@echo "make setup   make .venv and install everything, exact versions"
 	@echo "make demo    train, judge and export a MACE on 3BPA (about a minute)"
 	@echo "make test    run the test suite"
 	@echo "make slow    run the slow tests too"
+	@echo "make kill    kill small fits 100 times, continue them, compare them to the bit (some minutes)"
 	@echo "make check   format, lint, types, tests"
 	@echo "make clean   remove .venv and the demo's run"
 
@@ -33,6 +34,9 @@ test: $(READY)
 
 slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 -m "not engine and not gpu"
+
+kill: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/train/kill/drive.py --kills 100
 
 check: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check

@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 
 from forgefield.app.run import config_of
-from forgefield.app.tasks.resume import comparable
 from forgefield.app.tasks.steps import machine
 from forgefield.app.tasks.steps.asking import output_folder
 from forgefield.app.tasks.steps.datasets import (
@@ -27,6 +26,7 @@ from forgefield.app.tasks.steps.fitting import checking_loader, training_loader
 from forgefield.app.tasks.steps.models import find_bundle
 from forgefield.app.tasks.steps.outcome import TaskResult, show
 from forgefield.app.tasks.steps.record import command_line
+from forgefield.app.tasks.steps.sameness import comparable
 from forgefield.core import allocator
 from forgefield.core.errors import DataError, DeviceError, ForgeError, ModelError
 from forgefield.core.structure import Structure

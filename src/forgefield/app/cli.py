@@ -99,7 +99,8 @@ def root(
     as it is), or the path of a library to preload.
 
     Exit codes: 0 done, 2 something to mend (one message says what), 1 a fault
-    of ForgeField, 130 stopped by Ctrl-C.
+    of ForgeField, 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C while training, and
+    saved: the same command goes on; 130 stopped by Ctrl-C at once.
     """
     DEBUG.set(debug)
 

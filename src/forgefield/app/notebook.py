@@ -16,6 +16,7 @@ from forgefield.app.tasks.steps.datasets import check_some_label
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import find_bundle
 from forgefield.app.tasks.steps.outcome import TaskResult
+from forgefield.app.tasks.steps.together import together
 from forgefield.core import allocator
 from forgefield.core.errors import ConfigError
 from forgefield.core.settings import Matmul
@@ -61,8 +62,8 @@ def run(
             raise ConfigError(f"holds {len(runs)} runs", str(config), f"name one of: {', '.join(r.name for r in runs)}")
         config = runs[0]
     task = import_module(f"forgefield.app.tasks.{config.task}")
-    with kernels(config.kernels):
-        return task.run_task(config, Console(quiet=quiet))
+    with kernels(config.kernels), together(config, Console(quiet=quiet)) as (own, console):
+        return task.run_task(own, console)
 
 
 def fit(

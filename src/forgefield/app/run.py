@@ -60,6 +60,11 @@ class RunConfig(Settings):
         description="Written by ForgeField: what train.input_json said, with the hash of its canonical text.",
         json_schema_extra=INTERNAL,
     )
+    accept: tuple[str, ...] = Field(
+        default=(),
+        description="Keys that task resume may continue with other values than the run was begun with: dotted keys, "
+        "whole blocks, data.contents (other structures) or all. What belongs to the model cannot be changed.",
+    )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",

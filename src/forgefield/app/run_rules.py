@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from forgefield.app import finetune_rules
+from forgefield.app import finetune_rules, resume_rules
 from forgefield.app.settings_help import block_of, nearest, spellings, yaml_text
 from forgefield.app.validation import problem
 from forgefield.app.yaml_source import Node
@@ -184,7 +184,8 @@ def cross_block_problems(config: RunConfig, tree: Node) -> list[str]:
     """Return what the blocks of a valid run demand of each other, one line each."""
     rules = (
         one_model_to_start_from, task_has_its_model, training_has_its_data, run_has_its_folder, predicting_has_its_data,
-        targets_exist, weights_have_their_manifest, given_settings_are_the_bundles, *finetune_rules.RULES,
+        resume_rules.accepting_is_for_resume, targets_exist, weights_have_their_manifest,
+        given_settings_are_the_bundles, *finetune_rules.RULES,
     )  # fmt: skip
     return [line for rule in rules for line in rule(config, tree)]
 

@@ -11,8 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Collection, Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,62 +21,54 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from forgefield.core.disk import disk_errors, write_atomic
-from forgefield.core.errors import ConfigError, DataError, ForgeError, ModelError
+from forgefield.core.errors import ForgeError, ModelError
 from forgefield.models.bundle import save_bundle
 from forgefield.models.potential import Potential
-from forgefield.train import randomness
+from forgefield.train import continuation, randomness
 from forgefield.train.averaging import EqualAverage
-from forgefield.train.optimizer_state import pack_optimizer, unpack_optimizer
-from forgefield.train.settings import RESUME_MAY_CHANGE, TrainSettings
+from forgefield.train.continuation import Stamp
+from forgefield.train.optimizer_state import adapt_optimizer, pack_optimizer, unpack_optimizer
 from forgefield.train.state import Progress, TrainState
+from forgefield.train.upgrades import FORMAT, upgrade
 
-FORMAT = "forgefield-checkpoint-1"
 TENSORS = "training.safetensors"
 STATE = "state.json"
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What a checkpoint must have in common with the run that continues it.
-
-    Args:
-        config: fingerprint of the model and of all else that must not change.
-        data: fingerprint of the training data.
-        settings: the `train` block.
-        batches_per_epoch: batches the training loader gives.
-    """
-
-    config: str
-    data: str
-    settings: TrainSettings
-    batches_per_epoch: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        settings = self.settings.model_dump(mode="json")
-        return {**vars(self), "settings": settings}
 
 
 def save_checkpoint(folder: Path, state: TrainState, stamp: Stamp) -> None:
     """Write a checkpoint whole or not at all; the one that was there stays until the new one is complete.
 
+    All processes that train together call it; the first writes.
+
     Raises:
         DeviceError: the disk is full or cannot be written; the previous checkpoint is untouched.
     """
+    random = state.team.gather(randomness.packed())
+    if not state.team.leads:
+        return
     beside = folder.with_name(f".{folder.name}.new")
     with disk_errors(folder):
         shutil.rmtree(beside, ignore_errors=True)
         try:
             beside.mkdir(parents=True)
-            _write_all(beside, state, stamp)
+            _write_all(beside, state, stamp, random)
             _replace(folder, beside)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
 
 
-def load_checkpoint(folder: Path, state: TrainState, stamp: Stamp) -> None:
+def load_checkpoint(folder: Path, state: TrainState, stamp: Stamp, accept: Collection[str] = ()) -> list[str]:
     """Put a checkpoint into the state: weights, optimizer, schedule, average, counters and random numbers.
+
+    Args:
+        folder: the checkpoint.
+        state: as made at the beginning of a fit, from the present settings.
+        stamp: of the run that continues.
+        accept: keys, or blocks of keys, that may differ from the checkpoint's.
+
+    Returns:
+        What is continued differently than it was begun, in sentences; empty if nothing is.
 
     Raises:
         ModelError: there is no checkpoint, it is damaged, or it belongs to another model.
@@ -85,21 +76,58 @@ def load_checkpoint(folder: Path, state: TrainState, stamp: Stamp) -> None:
         DataError: the training data differ.
     """
     record, tensors = _read(folder)
-    _check_stamp(record["stamp"], stamp.to_json(), folder)
     with _damage(folder):
+        told = upgrade(record, tensors, folder)
+        stored, own = record["stamp"], stamp.to_json()
+        found = continuation.check_stamp(stored, own, str(folder), accept)
+        told += continuation.sentences(stored, own, found)
         _load_parameters(state.potential, _under(tensors, "weights."), folder)
-        unpack_optimizer(state.optimizer, record["optimizer"], _under(tensors, "optimizer."))
-        if state.average is not None:
-            state.average.load(int(record["average_updates"]), _under(tensors, "average."))
-        if record.get("equal_updates") is not None:
-            state.equal = EqualAverage(state.potential)
-            state.equal.load(int(record["equal_updates"]), _under(tensors, "equal."))
-        if state.scaler is not None and record["scaler"]:
-            state.scaler.load_state_dict(record["scaler"])
         state.progress = Progress.from_json(record["progress"])
-        if state.schedule is not None:
-            state.schedule.load(record["schedule"], state.progress.update)
-        randomness.restore(record["random"], _under(tensors, "random."))
+        _load_moving(state, record, tensors, found)
+        told += continuation.settle(state.progress, found, stored, stamp)
+        rank = state.team.rank
+        if rank < len(record["random"]):
+            randomness.restore(record["random"][rank], _under(tensors, f"random.{rank}."))
+        else:
+            randomness.seed_all(stamp.settings.seed, rank)
+        return told
+
+
+def _load_moving(state: TrainState, record: dict[str, Any], tensors: dict[str, Tensor], found: set[str]) -> None:
+    """Put back all that moves beside the weights, as far as accepted changes leave it valid."""
+    optimizer, values = record["optimizer"], _under(tensors, "optimizer.")
+    moved = continuation.moves_optimizer(found)
+    if not moved:
+        unpack_optimizer(state.optimizer, optimizer, values)
+    elif not {"train.optimizer", "train.amsgrad"} & found:
+        adapt_optimizer(state.optimizer, optimizer, values)
+    if state.average is not None and record["average_updates"] is None:
+        state.average.restart()
+    elif state.average is not None:
+        state.average.load(int(record["average_updates"]), _under(tensors, "average."))
+    if record.get("equal_updates") is not None:
+        state.equal = EqualAverage(state.potential)
+        state.equal.load(int(record["equal_updates"]), _under(tensors, "equal."))
+    if state.schedule is not None and "train.scheduler" not in found:
+        anew = continuation.changes_loss(found)
+        state.schedule.load(record["schedule"], state.progress.update, own_rates=moved, forget_best=anew)
+    if state.scaler is not None and record["scaler"]:
+        state.scaler.load_state_dict(record["scaler"])
+
+
+def recover(folder: Path) -> None:
+    """Put in order what a program that was killed while writing left below a run folder."""
+    with disk_errors(folder):
+        for aside in (folder / "checkpoints").glob(".*.old"):
+            place = aside.with_name(aside.name[1:].removesuffix(".old"))
+            if place.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(place)
+        for rubbish in (folder / "checkpoints").glob(".*.new"):
+            shutil.rmtree(rubbish, ignore_errors=True)
+        for part in folder.glob(".*.part"):
+            part.unlink(missing_ok=True)
 
 
 def load_weights(folder: Path, potential: Potential) -> None:
@@ -108,12 +136,12 @@ def load_weights(folder: Path, potential: Potential) -> None:
     Raises:
         ModelError: there is no checkpoint, it is damaged, or it belongs to another model.
     """
-    _, tensors = _read(folder)
+    _, tensors = _read(folder)  # weights bear the same names in every format
     weights = {**_under(tensors, "weights."), **_under(tensors, "average."), **_under(tensors, "equal.")}
     _load_parameters(potential, weights, folder)
 
 
-def _write_all(folder: Path, state: TrainState, stamp: Stamp) -> None:
+def _write_all(folder: Path, state: TrainState, stamp: Stamp, random: list[bytes]) -> None:
     progress = state.progress
     provenance = {"epoch": progress.epoch_now, "update": progress.update, "data_fingerprint": stamp.data}
     with state.averaged():
@@ -125,8 +153,9 @@ def _write_all(folder: Path, state: TrainState, stamp: Stamp) -> None:
         tensors |= {f"average.{name}": value for name, value in state.average.values.items()}
     if state.equal is not None:
         tensors |= {f"equal.{name}": value for name, value in state.equal.values.items()}
-    random, random_tensors = randomness.capture()
-    tensors |= {f"random.{name}": value for name, value in random_tensors.items()}
+    states = [randomness.unpacked(data) for data in random]
+    for rank, (_, found) in enumerate(states):
+        tensors |= {f"random.{rank}.{name}": value for name, value in found.items()}
     packed = save_tensors({name: _plain(value) for name, value in tensors.items()})
     record = {
         "format": FORMAT,
@@ -138,7 +167,7 @@ def _write_all(folder: Path, state: TrainState, stamp: Stamp) -> None:
         "average_updates": state.average.updates if state.average else None,
         "equal_updates": state.equal.updates if state.equal else None,
         "scaler": state.scaler.state_dict() if state.scaler else None,
-        "random": random,
+        "random": [plain for plain, _ in states],
     }
     write_atomic(folder / TENSORS, packed)
     write_atomic(folder / STATE, json.dumps(record, indent=1, allow_nan=False).encode())
@@ -180,8 +209,6 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ModelError(f"no checkpoint: {STATE} is not there", str(folder), "train first, or give the right run_dir")
     with _damage(folder):
         record = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
-            raise ModelError(f"format {record['format']!r}, expected {FORMAT!r}", str(folder), "use its own version")
         packed = (folder / TENSORS).read_bytes()
         if hashlib.sha256(packed).hexdigest() != record["sha256"][TENSORS]:
             raise ModelError(f"{TENSORS} is damaged: its checksum differs", str(folder), "use another checkpoint")
@@ -217,27 +244,3 @@ def _load_parameters(potential: Potential, weights: dict[str, Tensor], folder: P
     with torch.no_grad():
         for name, value in potential.state_dict().items():
             value.copy_(weights[name])
-
-
-def _check_stamp(stored: dict[str, Any], own: dict[str, Any], folder: Path) -> None:
-    if stored["data"] != own["data"]:
-        raise DataError("the training data are not those of the checkpoint", str(folder), "use the same data to resume")
-    there, here = stored["settings"], own["settings"]
-    changed = [k for k in here if k not in RESUME_MAY_CHANGE and here[k] != there.get(k, here[k])]
-    if changed:
-        details = ", ".join(f"train.{key} was {there[key]!r}, is {here[key]!r}" for key in changed)
-        raise ConfigError(
-            f"settings differ from the checkpoint's: {details}",
-            str(folder),
-            "restore them, or start a new run with task: finetune",
-        )
-    if stored["config"] != own["config"]:
-        raise ConfigError(
-            "the configuration is not that of the checkpoint", str(folder), "restore it, or start a new run"
-        )
-    if stored["batches_per_epoch"] != own["batches_per_epoch"]:
-        raise DataError(
-            f"an epoch has {own['batches_per_epoch']} batches, the checkpoint's had {stored['batches_per_epoch']}",
-            str(folder),
-            "use the same data to resume",
-        )

@@ -13,8 +13,9 @@ import torch
 
 from forgefield.core.errors import DataError, ForgeError
 from forgefield.train.breakdown import breakdown
-from forgefield.train.checkpoint import Stamp, save_checkpoint
+from forgefield.train.checkpoint import save_checkpoint
 from forgefield.train.compilation import Compilation
+from forgefield.train.continuation import Stamp
 from forgefield.train.evaluate import validate
 from forgefield.train.loss import QUANTITY_KEYS, LossReport, weight_key
 from forgefield.train.metrics import Metrics
@@ -24,6 +25,7 @@ from forgefield.train.ranking import folder_name, prune, rank
 from forgefield.train.rates import Moment
 from forgefield.train.recorder import Recorder, peak_memory, validation_columns
 from forgefield.train.settings import TrainSettings
+from forgefield.train.signals import WATCHED, StopRequest, name_of
 from forgefield.train.sink import Row
 from forgefield.train.stages import Stages
 from forgefield.train.state import Best, Running, TrainState
@@ -33,6 +35,8 @@ from forgefield.train.tally import Tally
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch, Loader
+
+_TIME_OVER = 1000  # beyond every signal's number
 
 
 class Cycles:
@@ -77,9 +81,14 @@ class Cycles:
         self.seconds_before = state.progress.seconds
         self.updates_here = 0
         self.saved_update = state.progress.update
+        self.request = StopRequest()
 
-    def run(self, recorder: Recorder) -> str:
-        """Train until there is a reason to stop; returns it."""
+    def run(self, recorder: Recorder, request: StopRequest | None = None) -> str:
+        """Train until there is a reason to stop; returns it.
+
+        A signal, noted in `request`, is one: then `last` is saved after the update in hand, and no cycle is ended.
+        """
+        self.request = request or self.request
         if (lack := lacking(self.settings.amp, self.device)) is not None:
             recorder.event(f"train.amp is off: {lack}")
         elif self.settings.amp and self.state.potential.in_kernels():
@@ -98,17 +107,24 @@ class Cycles:
                         self._end_cycle(recorder, partial=False)
                     if self._stop_reason() is not None:
                         break
-        if self.state.progress.running.updates and self.updates_here:
+        if reason in WATCHED:
+            self._save("last")
+            recorder.event(f"stopped by {reason} after update {self.state.progress.update}, saved in checkpoints/last")
+        elif self.state.progress.running.updates and self.updates_here:
             self._end_cycle(recorder, partial=True)
         elif self.saved_update != self.state.progress.update:
             self._save("last")
         return reason
 
-    def _updates(self) -> Generator[list[Batch]]:
-        """Yield the batches of each update of the current epoch, from where it stands."""
-        progress, batches = self.state.progress, []
+    def _updates(self) -> Generator[list[Batch | None]]:
+        """Yield the batches of each update of the current epoch, from where it stands.
+
+        They are this process's shares of the batches; None where it has none.
+        """
+        progress = self.state.progress
+        batches: list[Batch | None] = []
         position = progress.batch
-        for batch in self.train_loader.batches(progress.epoch, start=position):
+        for batch in self.state.team.batches(self.train_loader, progress.epoch, position):
             batches.append(batch)
             position += 1
             if len(batches) == self.per_update or position == self.usable:
@@ -117,8 +133,8 @@ class Cycles:
             if position == self.usable:
                 return
 
-    def _update(self, batches: list[Batch], recorder: Recorder) -> None:
-        progress = self.state.progress
+    def _update(self, shares: list[Batch | None], recorder: Recorder) -> None:
+        progress, batches = self.state.progress, [batch for batch in shares if batch is not None]
         rates, epoch, before = self.state.learning_rates, progress.epoch + 1, progress.running.seconds
         self.tally.reset()
         try:
@@ -134,7 +150,7 @@ class Cycles:
             raise self._explained(error, f"epoch {epoch}, update {progress.update + 1}") from error
         progress.update += 1
         progress.cycle_updates += 1
-        progress.batch += len(batches)
+        progress.batch += len(shares)
         self.updates_here += 1
         self._count(report, rates)
         speed = report.n_structures / max(progress.running.seconds - before, 1e-9)
@@ -169,7 +185,7 @@ class Cycles:
 
     def _cycle_is_over(self) -> bool:
         progress, length = self.state.progress, self.settings.cycle_steps
-        return progress.cycle_updates == length if length else progress.batch == 0
+        return progress.cycle_updates >= length if length else progress.batch == 0
 
     def _end_cycle(self, recorder: Recorder, *, partial: bool) -> None:
         """Validate where it is due, judge, schedule, record and save, in this order."""
@@ -194,7 +210,9 @@ class Cycles:
         progress = self.state.progress
         self._check_labels(recorder)
         with self.state.averaged():
-            loss, metrics = validate(self.state.potential, self.val_loader, self.stages.losses, amp=self.state.amp)
+            loss, metrics = validate(
+                self.state.potential, self.val_loader, self.stages.losses, amp=self.state.amp, team=self.state.team
+            )
         value = float(loss.total)
         if not math.isfinite(value):
             raise ForgeError(
@@ -238,8 +256,16 @@ class Cycles:
             self.state.schedule.reach(moment, metric)
 
     def _stop_reason(self) -> str | None:
-        minutes = (time.monotonic() - self.started) / 60.0 if self.updates_here else 0.0
-        return self.stopping.reason(minutes, self.stages.epochs)
+        return self.stopping.reason(0.0, self.stages.epochs) or self._wish()
+
+    def _wish(self) -> str | None:
+        """A signal or the end of the time, of which all processes take note after the same update."""
+        limit, number = self.settings.max_minutes, self.request.number
+        over = limit is not None and self.updates_here and time.monotonic() - self.started >= 60 * limit
+        agreed = self.state.team.largest(number or (_TIME_OVER if over else 0))
+        if agreed == _TIME_OVER:
+            return "max_minutes"
+        return name_of(agreed) if agreed else None
 
     def _row(self, loss: LossReport, metrics: Metrics, *, best: bool, partial: bool) -> Row:
         progress = self.state.progress

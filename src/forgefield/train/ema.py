@@ -44,6 +44,13 @@ class WeightAverage:
         for name, value in values.items():
             self.values[name].copy_(value)
 
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew at the present weights."""
+        self.updates = 0
+        for name, parameter in self.parameters.items():
+            self.values[name].copy_(parameter)
+
     @contextmanager
     def in_place(self) -> Generator[None]:
         """Put the averages into the model for the time of a `with` block."""

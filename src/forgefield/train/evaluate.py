@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
 from forgefield.core.errors import DataError
@@ -18,6 +20,7 @@ from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.metrics import Metrics, Table, measure_errors
 from forgefield.train.mixed import usable_type
 from forgefield.train.packing import Packer
+from forgefield.train.team import ALONE, Team
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch, Loader
@@ -134,33 +137,67 @@ def _tables(
 
 
 def validate(
-    potential: Potential, loader: Loader, losses: WeightedLoss, *, amp: torch.dtype | None = None
+    potential: Potential,
+    loader: Loader,
+    losses: WeightedLoss,
+    *,
+    amp: torch.dtype | None = None,
+    team: Team = ALONE,
 ) -> tuple[LossReport, Metrics]:
     """Return the loss and the errors over a loader, in one pass.
 
-    The loss is a ratio of sums over the whole set, so it does not depend on the batch size.
+    The loss is a ratio of sums over the whole set, so it does not depend on the batch size. Each process of a team
+    predicts its share of every batch, and all get the same result.
 
     Raises:
         DataError: the loader is empty, or a prediction is not finite.
     """
     parts, heads, sums, counts = [], [], [], []
-    for batch, outputs in _predict(potential, loader, amp):
+    for batch, outputs in _predict(potential, loader, amp, team):
         parts.append(_columns(batch, outputs))
         heads.append(_host(batch.graph.head))
         sums.append(losses.sums(outputs, batch.labels))
         counts.append(losses.counts(batch.labels))
+    if team.size > 1:
+        parts, heads = _gathered(parts, heads, team)
     table = _join(parts)
     _check_finite(table, loader)
-    added = [{name: torch.stack([p[name] for p in part]).sum(0) for name in losses.terms} for part in (sums, counts)]
+    added = [_summed(part, list(losses.terms), team) for part in (sums, counts)]
     order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
     names = np.array(potential.heads, dtype=object)[np.concatenate(heads)[order]]
     return losses.combine(*added), measure_errors(table, {"head": names})
 
 
-def _predict(potential: Potential, loader: Loader, amp: torch.dtype | None) -> Iterator[tuple[Batch, Outputs]]:
+def _summed(parts: Sequence[dict[str, Tensor]], names: Sequence[str], team: Team) -> dict[str, Tensor]:
+    """Add the numbers of batches and processes."""
+    if team.size == 1:
+        return {name: torch.stack([p[name] for p in parts]).sum(0) for name in names}
+    own = torch.zeros(len(names), dtype=torch.float64, device=team.device)
+    for part in parts:
+        own += torch.stack([part[name].double() for name in names])
+    return dict(zip(names, team.sum_values(own).unbind(), strict=True))
+
+
+def _gathered(parts: list[Table], heads: list[np.ndarray], team: Team) -> tuple[list[Table], list[np.ndarray]]:
+    """Return the tables and heads of all processes, also of those that have predicted nothing."""
+    own = b""
+    if parts:
+        # Predictions may lie in another order in memory, which the packed form does not keep.
+        packed = {name: np.ascontiguousarray(value) for name, value in _join(parts)._asdict().items()}
+        order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
+        own = save_arrays({**packed, "head": np.concatenate(heads)[order]})
+    found = [load_arrays(data) for data in team.gather(own) if data]
+    return [Table(**{name: a[name] for name in Table._fields}) for a in found], [a["head"] for a in found]
+
+
+def _predict(
+    potential: Potential, loader: Loader, amp: torch.dtype | None, team: Team = ALONE
+) -> Iterator[tuple[Batch, Outputs]]:
     """Yield each batch with its outputs; the potential's mode is restored."""
     with _evaluating(potential), torch.no_grad():
-        for batch in loader.batches(0):
+        for batch in team.batches(loader, 0):
+            if batch is None:
+                continue
             with autocast(batch.graph.positions.device, amp):
                 outputs = potential(batch.graph)
             yield batch, outputs

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from forgefield.train.loss import WeightedLoss
 from forgefield.train.state import TrainState
-from forgefield.train.step import UpdateReport, _added, _backward, _not_finite, _to_floats, gradient_norm
+from forgefield.train.step import UpdateReport, _backward, _not_finite, _over_all, _to_floats, gradient_norm
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch
@@ -32,13 +32,13 @@ class _Objective:
         self, state: TrainState, batches: Sequence[Batch], losses: WeightedLoss, tally: Tally | None = None
     ) -> None:
         self.state, self.batches, self.losses, self.tally = state, batches, losses, tally
-        self.counts = _added([losses.counts(batch.labels) for batch in batches])
+        self.counts = _over_all(state, losses, [losses.counts(batch.labels) for batch in batches])
         group = state.optimizer.param_groups[0]
-        self.parameters: list[Tensor] = group["params"]
+        self.parameters: list[nn.Parameter] = group["params"]
         self.decays: list[float] = group["decays"]
         self.first: UpdateReport | None = None
         self.start = 0.0
-        device = batches[0].graph.positions.device
+        device = self.parameters[0].device
         self.devices = [device] if device.type == "cuda" else []
         self.draws = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in self.devices]
 
@@ -57,12 +57,15 @@ class _Objective:
             tally = self.tally if self.first is None else None
             sums = _backward(self.state, batch, self.losses, self.counts, tally)
             parts.append({name: value.detach() for name, value in sums.items()})
-        sums = _added(parts)
+        sums = _over_all(self.state, self.losses, parts)
+        if self.first is None and self.tally is not None:
+            self.tally.join(self.state.team)
+        self.state.team.sum_gradients(self.parameters)
         report = self.losses.combine(sums, self.counts)
         value = report.total.detach() + self._add_decay().to(report.total.dtype)
         if self.first is None:
             numbers = _to_floats(report, sums, self.counts, gradient_norm(self.state))
-            n_structures = sum(batch.index.shape[0] for batch in self.batches)
+            n_structures = self.state.team.total(sum(batch.index.shape[0] for batch in self.batches))
             self.first = UpdateReport(*numbers, n_structures=n_structures, skipped=False)
             if not (math.isfinite(self.first.loss) and math.isfinite(self.first.grad_norm)):
                 raise _not_finite(self.state, self.batches, self.first)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from rich.console import Console
 
 from forgefield.core.catalog import Catalog
-from forgefield.core.errors import ConfigError, ModelError
+from forgefield.core.errors import ConfigError, DataError, ModelError
 from forgefield.models.precision import matmul_precision, missing
-from forgefield.train import randomness
+from forgefield.train import joining, randomness
 from forgefield.train.catalogs import OPTIMIZERS
-from forgefield.train.checkpoint import STATE, Stamp, load_checkpoint, load_weights
+from forgefield.train.checkpoint import STATE, load_checkpoint, load_weights, recover, save_checkpoint
+from forgefield.train.continuation import Stamp
 from forgefield.train.cycles import Cycles
 from forgefield.train.ema import WeightAverage
 from forgefield.train.groups import choose_trained, parameter_groups
@@ -25,8 +28,9 @@ from forgefield.train.mixed import check_amp, usable_type
 from forgefield.train.plan import planned_updates, updates_per_epoch
 from forgefield.train.ranking import ranked_list
 from forgefield.train.rates import make_rates
-from forgefield.train.recorder import Recorder
+from forgefield.train.recorder import Recorder, Silence
 from forgefield.train.settings import TrainSettings, plugin_settings
+from forgefield.train.signals import WATCHED, Stopped, noticed
 from forgefield.train.state import TrainState
 from forgefield.train.trained import describe_groups, groups_table, write_groups
 
@@ -75,13 +79,16 @@ def fit(
     folder: Path,
     device: torch.device | str,
     resume: bool = False,
+    accept: Collection[str] = (),
     config_fingerprint: str,
     data_fingerprint: str,
+    described: Mapping[str, Any] | None = None,
     console: Console | None = None,
 ) -> FitResult:
     """Fit a potential, leaving checkpoints and records in a run folder.
 
-    At the end the potential holds the weights of the best validation (averaged ones, if `ema_decay` is set).
+    At the end the potential holds the weights of the best validation (averaged ones, if `ema_decay` is set). Where
+    several processes have joined (`joining.join`), each calls it with the same arguments; the first writes.
 
     Args:
         potential: moved to `device`.
@@ -92,38 +99,92 @@ def fit(
             `breakdown.jsonl`, the same as `.csv`, `tensorboard/`, `wandb/`, `mlruns/`.
         device: where to train.
         resume: continue from `checkpoints/last` exactly as if the fit had never stopped.
+        accept: keys, or blocks of keys, that may differ from the checkpoint's when resuming.
         config_fingerprint: of the model and all else that must not change when resuming.
         data_fingerprint: of the training data.
+        described: the run's settings beside `train`, by dotted key, to be compared one by one when resuming.
         console: for progress; stderr by default.
 
     Raises:
         ForgeError: a setting or label is unfit, the loss is not finite, the disk is full, or the checkpoint does not
             belong to this run. The last good checkpoint stays.
+        Stopped: SIGTERM, SIGUSR1 or SIGINT came; the update in hand was finished and `checkpoints/last` written.
     """
     started = time.monotonic()
     folder, device = Path(folder), torch.device(device)
     state = prepare(potential, settings, device, updates_per_epoch(len(train_loader), settings))
-    stamp = Stamp(config_fingerprint, data_fingerprint, settings, len(train_loader))
+    state.team = joining.team()
+    described = None if described is None else json.loads(json.dumps(described))
+    stamp = Stamp(
+        config_fingerprint, data_fingerprint, settings, len(train_loader), described, processes=state.team.size
+    )
     checkpoints = folder / "checkpoints"
-    if resume:
-        load_checkpoint(_latest(checkpoints), state, stamp)
-    else:
-        if (checkpoints / "last").exists() or (checkpoints / "best").exists():
-            raise ConfigError("there are checkpoints already", str(checkpoints), "resume, or choose another run_dir")
-        randomness.seed_all(settings.seed)
+    told = _begin(state, stamp, folder, resume=resume, accept=accept)
     epochs_before = state.progress.epoch
     cycles = Cycles(state, train_loader, val_loader, settings, stamp, checkpoints, device)
     total = planned_updates(cycles.updates_per_epoch, settings)
-    recorder = Recorder(
-        folder, console or Console(stderr=True), settings, update=state.progress.update, total_updates=total
-    )
-    with recorder, matmul_precision(settings.matmul, device):
+    recorder = _recorder(folder, console or Console(stderr=True), state, settings, total)
+    with recorder, matmul_precision(settings.matmul, device), noticed() as request:
+        for sentence in told:
+            recorder.event(sentence)
+        if told:
+            save_checkpoint(checkpoints / "last", state, stamp)  # what was accepted need not be accepted again
         if (lack := missing(settings.matmul, device)) is not None:
             recorder.note(f"train.matmul: {settings.matmul} {lack}")
-        write_groups(folder, state.trained)
-        recorder.console.print(groups_table(state.trained))
-        reason = cycles.run(recorder)
+        if state.team.leads:
+            write_groups(folder, state.trained)
+            recorder.console.print(groups_table(state.trained))
+        reason = cycles.run(recorder, request)
+    if (name := reason if reason in WATCHED else request.name) is not None:
+        raise Stopped(name, saved=True)
+    if not state.team.leads:
+        return _result(state, cycles, started, reason, epochs_before, folder)
     load_weights(checkpoints / "best", potential)
+    return _result(state, cycles, started, reason, epochs_before, folder)
+
+
+def _begin(state: TrainState, stamp: Stamp, folder: Path, *, resume: bool, accept: Collection[str]) -> list[str]:
+    """Take up the checkpoint, or seed a new fit; returns what is continued differently, in sentences."""
+    checkpoints = folder / "checkpoints"
+    _agree(state, stamp)
+    if not resume:
+        if (checkpoints / "last").exists() or (checkpoints / "best").exists():
+            raise ConfigError("there are checkpoints already", str(checkpoints), "resume, or choose another run_dir")
+        randomness.seed_all(stamp.settings.seed, state.team.rank)
+        state.team.spread(state.potential.state_dict().values())
+        if state.average is not None:
+            state.average.restart()
+        return []
+    if state.team.leads:
+        recover(folder)
+    state.team.barrier()
+    told = load_checkpoint(_latest(checkpoints), state, stamp, accept)
+    state.team.barrier()  # no process may write before all have read
+    if state.progress.best.metric is None and state.progress.epoch >= stamp.settings.epochs:
+        what = f"all {stamp.settings.epochs} epochs are done, nothing is left to train with the accepted changes"
+        raise ConfigError(what, "train.epochs", "give more epochs")
+    return told
+
+
+def _agree(state: TrainState, stamp: Stamp) -> None:
+    """Check that all processes read the same data with the same settings."""
+    own = json.dumps([stamp.data, stamp.to_json()["settings"], stamp.batches_per_epoch]).encode()
+    different = [rank for rank, found in enumerate(state.team.gather(own)) if found != own]
+    if different:
+        what = f"process {state.team.rank} and process {different[0]} have other data or settings"
+        raise DataError(what, fix="give all processes the same files, on a file system that they share")
+
+
+def _recorder(folder: Path, console: Console, state: TrainState, settings: TrainSettings, total: int) -> Recorder:
+    """Return the recorder of the process that writes, or one that does nothing."""
+    if not state.team.leads:
+        return cast(Recorder, Silence())
+    return Recorder(folder, console, settings, update=state.progress.update, total_updates=total)
+
+
+def _result(
+    state: TrainState, cycles: Cycles, started: float, reason: str, epochs_before: int, folder: Path
+) -> FitResult:
     best = state.progress.best
     assert best.metric is not None
     return FitResult(
@@ -132,12 +193,12 @@ def fit(
         epochs_done=state.progress.epoch,
         seconds=time.monotonic() - started,
         reason=reason,
-        history=recorder.history,
+        history=folder / "history.jsonl",
         epochs_here=state.progress.epoch - epochs_before,
         compilation=tuple(cycles.compilation.sentences),
         trained=tuple(state.trained),
-        ranked=tuple(ranked_list(state.progress, settings.best_metric)),
-        loss=(*terms_in_words(settings), *notes_in_words(settings)),
+        ranked=tuple(ranked_list(state.progress, cycles.settings.best_metric)),
+        loss=(*terms_in_words(cycles.settings), *notes_in_words(cycles.settings)),
     )
 
 
@@ -181,7 +242,5 @@ def prepare(
 
 def _latest(checkpoints: Path) -> Path:
     """The checkpoint to continue from: `last`, or `best` if the run ended before the first `last`."""
-    aside = checkpoints / ".last.old"
-    if (checkpoints / "best" / STATE).is_file() and not (checkpoints / "last").exists() and not aside.exists():
-        return checkpoints / "best"
-    return checkpoints / "last"
+    alone = (checkpoints / "best" / STATE).is_file() and not (checkpoints / "last").exists()
+    return checkpoints / ("best" if alone else "last")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+APART = 1_000_003  # between the seeds of processes that train together
 
-def seed_all(seed: int) -> None:
-    """Seed python, numpy and torch on every device."""
+
+def seed_all(seed: int, rank: int = 0) -> None:
+    """Seed python, numpy and torch on every device; each process that trains with others has numbers of its own."""
+    seed += APART * rank
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -42,3 +48,16 @@ def restore(plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         device = int(name.removeprefix("cuda.")) if name.startswith("cuda.") else None
         if device is not None and torch.cuda.is_available() and device < torch.cuda.device_count():
             torch.cuda.set_rng_state(state, device)
+
+
+def packed() -> bytes:
+    """Return the states as bytes, to be sent from one process to another."""
+    plain, tensors = capture()
+    head = json.dumps(plain).encode()
+    return len(head).to_bytes(8, "little") + head + save_tensors(tensors)
+
+
+def unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what `packed` held, as `capture` gave it."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), load_tensors(data[end:])

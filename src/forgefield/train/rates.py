@@ -71,23 +71,34 @@ class LearningRates:
     def state(self) -> dict[str, Any]:
         """Return the numbers that must survive a restart."""
         own = None if self.schedule is None else self.schedule.state()
-        return {"rates": list(self.rates), "updates": self.updates, "schedule": own, "rests": self.rests}
+        shared = {"first": self._first, "rates": list(self.rates), "updates": self.updates}
+        return {**shared, "schedule": own, "rests": self.rests}
 
-    def load(self, state: dict[str, Any] | None, updates: int) -> None:
+    def load(
+        self, state: dict[str, Any] | None, updates: int, *, own_rates: bool = False, forget_best: bool = False
+    ) -> None:
         """Take back what `state` returned.
 
         Args:
             state: it, or what checkpoints held before there were warm-ups: the state of the schedule alone.
             updates: done so far, for such checkpoints.
+            own_rates: keep the first rates of these settings, times what the schedule had made of those in `state`.
+            forget_best: the validation losses that the schedule has seen are not comparable to those to come.
         """
         if state is None or "rates" not in state:
             rates = [float(group["lr"]) for group in self.optimizer.param_groups]
             state = {"rates": rates, "updates": updates, "schedule": state}
         self.updates, self.rests = int(state["updates"]), bool(state.get("rests", False))
         self._own = [float(rate) for rate in state["rates"]]
+        if own_rates:
+            factor = self._own[0] / float(state.get("first", self._own)[0])
+            self._own = [rate * factor for rate in self._first]
         if self.schedule is not None:
             self.schedule.rates = list(self._own)
-            self.schedule.load(state["schedule"])
+            kept = dict(state["schedule"] or {})
+            if forget_best and "best" in kept:
+                kept["best"] = None
+            self.schedule.load(kept)
         self._write()
 
     def _write(self) -> None:

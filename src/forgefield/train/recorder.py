@@ -168,3 +168,20 @@ def _make_bar(console: Console, interval: float) -> Progress:
         TextColumn("{task.fields[status]}"),
     )  # fmt: skip
     return Progress(*columns, console=console, refresh_per_second=1.0 / interval, transient=True)
+
+
+class Silence:
+    """A recorder of nothing, for the processes that do not write; any method may be called."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        return _nothing
+
+
+def _nothing(*args: Any, **more: Any) -> None:
+    """Do nothing."""

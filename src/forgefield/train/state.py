@@ -15,6 +15,7 @@ from forgefield.train.averaging import EqualAverage
 from forgefield.train.compiled import CompiledPotential
 from forgefield.train.ema import WeightAverage
 from forgefield.train.rates import LearningRates
+from forgefield.train.team import ALONE, Team
 
 
 @dataclass
@@ -130,6 +131,7 @@ class TrainState:
         trained: what is trained, row by row, see `trained.describe_groups`.
         equal: equal average of the weights in the second stage, or None.
         amp: type of mixed precision, or None.
+        team: the processes that train together.
     """
 
     potential: Potential
@@ -142,6 +144,7 @@ class TrainState:
     trained: list[dict[str, Any]] = field(default_factory=list)
     equal: EqualAverage | None = None
     amp: torch.dtype | None = None
+    team: Team = ALONE
 
     def predict(self, graph: Graph) -> Outputs:
         """Predict a training batch, compiled if that is on."""

@@ -55,8 +55,9 @@ def take_update(
 ) -> UpdateReport:
     """Update the weights once, from one batch or several accumulated ones.
 
-    Labels are counted over all the batches first, so that the gradient is that of one joined batch, also when the last
-    update of an epoch has fewer of them.
+    Labels are counted over all the batches first, and over all processes that train together, so that the gradient is
+    that of one joined batch, also when the last update of an epoch has fewer of them. Each process calls it with its
+    own batches, which may be none.
 
     Args:
         state: potential, optimizer, average and scaler are changed; the counters are not.
@@ -77,18 +78,22 @@ def take_update(
     if not state.potential.training:  # walking through all modules takes a while
         state.potential.train()
     state.optimizer.zero_grad(set_to_none=True)
-    counts = _added([losses.counts(batch.labels) for batch in batches])
+    counts = _over_all(state, losses, [losses.counts(batch.labels) for batch in batches])
     parts = []
     for batch in batches:
         sums = _backward(state, batch, losses, counts, tally)
         parts.append({name: value.detach() for name, value in sums.items()})
-    sums = _added(parts)
+    sums = _over_all(state, losses, parts)
+    if tally is not None:
+        tally.join(state.team)
+    state.team.sum_gradients(p for group in state.optimizer.param_groups for p in group["params"])
     report = losses.combine(sums, counts)
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
     norm = _clip(state, max_grad_norm, max_grad_value)
     values = _to_floats(report, sums, counts, norm)
-    result = UpdateReport(*values, n_structures=sum(batch.index.shape[0] for batch in batches), skipped=False)
+    n_structures = state.team.total(sum(batch.index.shape[0] for batch in batches))
+    result = UpdateReport(*values, n_structures=n_structures, skipped=False)
     if state.scaler is not None:
         return _scaled_step(state, batches, result)
     if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
@@ -126,6 +131,16 @@ def _scaled_step(state: TrainState, batches: Sequence[Batch], result: UpdateRepo
     if not skipped:
         state.take_averages()
     return result._replace(skipped=skipped, grad_norm=0.0 if skipped else result.grad_norm)
+
+
+def _over_all(state: TrainState, losses: WeightedLoss, parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Add the numbers of batches and processes."""
+    if state.team.size == 1:
+        return _added(parts)
+    own = torch.zeros(len(losses.terms), dtype=torch.float64, device=state.team.device)
+    if parts:
+        own = torch.stack([value.double() for value in _added(parts).values()])
+    return dict(zip(losses.terms, state.team.sum_values(own).unbind(), strict=True))
 
 
 def _added(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -176,7 +191,8 @@ def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateRepor
     """Describe a loss or gradient that is not a number, naming the structures to look at."""
     norms = group_norms(state)
     state.optimizer.zero_grad(set_to_none=True)
-    guilty, present = [], []
+    guilty: list[int] = []
+    present: list[int] = []
     for batch in batches:
         index = batch.index.tolist()
         present += index
@@ -184,6 +200,7 @@ def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateRepor
             outputs = state.potential(batch.graph)
         bad = _bad_structures(outputs, batch)
         guilty += [index[k] for k in bad.nonzero().flatten().tolist()]
+    guilty, present = state.team.joined(guilty), state.team.joined(present)
     what = "loss" if not math.isfinite(result.loss) else "gradient"
     named = sorted(guilty or present)
     shown = ", ".join(map(str, named[:MOST_NAMED])) + (", ..." if len(named) > MOST_NAMED else "")

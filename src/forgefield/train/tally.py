@@ -13,6 +13,7 @@ from forgefield.core.elements import symbol
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch
     from forgefield.models.potential import Outputs, Potential
+    from forgefield.train.team import Team
 
 Sums = dict[str, list[float]]
 
@@ -66,6 +67,12 @@ class Tally:
         per_element = _members(graph.numbers.index_select(0, graph.inverse), self.numbers) @ of_forces
         found = torch.cat([per_head, per_element])
         self.sums = found if self.sums.numel() == 0 else self.sums + found
+
+    def join(self, team: Team) -> None:
+        """Add up the sums of all processes that train together; every one of them calls it."""
+        if team.size > 1:
+            own = self.sums if self.sums.numel() else torch.zeros(len(self.places), 3, dtype=torch.float64)
+            self.sums = team.sum_values(own.to(team.device))
 
     def add_to(self, sums: Sums) -> None:
         """Add the last update to plain sums, by place; what is not labelled is left out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import importlib
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from forgefield.app.run import RunConfig
     from forgefield.app.yaml_source import Node
+    from forgefield.train.signals import Stopped
 
-OK, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+OK, INTERNAL_ERROR, USER_ERROR, SAVED, INTERRUPTED = 0, 1, 2, 75, 130
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,8 +94,10 @@ def console() -> Console:
 def carry_out(configs: Sequence[RunConfig]) -> None:
     """Carry out runs one after the other; the first error ends the list."""
     from forgefield.app.run_rules import given_settings_are_the_bundles
+    from forgefield.app.tasks.steps.together import together
     from forgefield.app.yaml_source import Node, Place
     from forgefield.kernels.choice import kernels
+    from forgefield.train.signals import Stopped, obeyed
 
     out = console()
     for config in configs:
@@ -104,14 +108,28 @@ def carry_out(configs: Sequence[RunConfig]) -> None:
         if problems:
             raise ConfigError("\n".join(problems))
         try:
-            with kernels(config.kernels):
-                importlib.import_module(f"forgefield.app.tasks.{config.task}").run_task(config, out)
-        except KeyboardInterrupt:
+            with obeyed(), kernels(config.kernels), together(config, out) as (own, console_of_own):
+                importlib.import_module(f"forgefield.app.tasks.{config.task}").run_task(own, console_of_own)
+        except KeyboardInterrupt as error:
+            if isinstance(error, Stopped):
+                raise typer.Exit(_ended_by(error, config)) from None
             last = config.run_dir / "checkpoints" / "last" if config.run_dir is not None else None
             if last is not None and last.exists():
                 say(f"continue with: forgefield resume {config.run_dir}", "stopped")
                 raise typer.Exit(INTERRUPTED) from None
             raise
+
+
+def _ended_by(error: Stopped, config: RunConfig) -> int:
+    """Say that a signal ended the run; returns the exit code."""
+    from forgefield.app.run_rules import TRAINING
+
+    folder = config.run_dir
+    if config.task in TRAINING and folder is not None and (folder / "checkpoints" / "last").exists():
+        say(f"{error.name}; saved. Go on with the same command, or: forgefield resume {folder}", "stopped")
+        return SAVED
+    say(f"{error.name}; nothing was there to be saved", "stopped")
+    return 128 + int(signal.Signals[error.name])
 
 
 def carry_out_flags(tree: Node, overrides: Sequence[str] | None) -> None:

@@ -24,19 +24,33 @@ def command(
     epochs: f.EpochsOption = None,
     max_minutes: f.MinutesOption = None,
     device: f.DeviceOption = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="KEY,...", help="Continue although these keys, or data.contents, changed."),
+    ] = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Continue whatever changed, as far as the model allows.")
+    ] = False,
     overrides: f.SetOption = None,
 ) -> None:
     """Continue a run where it stopped, as if it had never stopped.
 
     Settings come from run.resolved.yaml in the folder, weights and the state
     of the optimizer from checkpoints/last. To train longer than first meant,
-    give the new total: --epochs 200.
+    give the new total: --epochs 200. Other changes are refused unless they
+    are accepted; each is then kept in events.jsonl.
+
+    SIGTERM, SIGUSR1 and Ctrl-C end a run after the update in hand; it is
+    saved and ends with exit code 75. This command, or the one that began the
+    run, goes on from there.
 
     [bold]Examples[/bold]
 
       forgefield resume runs/first
 
       forgefield resume runs/first --epochs 200
+
+      forgefield resume runs/first --set train.lr=0.001 --accept train.lr
     """
     if (folder is None) == (run_dir is None):
         raise ConfigError("give the folder of the run to continue, once", fix="forgefield resume runs/first")
@@ -44,9 +58,16 @@ def command(
     assert chosen is not None
     flags = tree_of([
         ("train.epochs", epochs, "--epochs"), ("train.max_minutes", max_minutes, "--max-minutes"),
-        ("device", device, "--device"),
+        ("device", device, "--device"), ("accept", accepted(accept, accept_changes), "--accept"),
     ])  # fmt: skip
     carry_out([resumed(chosen, flags, overrides or ())])
+
+
+def accepted(keys: list[str] | None, all_of_them: bool) -> list[str] | None:
+    """Return the keys of the --accept flags, which may be joined by commas."""
+    if all_of_them:
+        return ["all"]
+    return [key.strip() for text in keys for key in text.split(",") if key.strip()] if keys else None
 
 
 def resumed(folder: Path, flags: Node, overrides: Sequence[str]) -> RunConfig:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 
-from forgefield.app.run import RunConfig, load_run, resolved, save_resolved
+from forgefield.app.run import RunConfig, load_run, save_resolved
 from forgefield.app.tasks.steps.concluding import conclude
-from forgefield.app.tasks.steps.datasets import fingerprint, load_training_data
+from forgefield.app.tasks.steps.datasets import fingerprint, load_training_data, note_training_data
 from forgefield.app.tasks.steps.fitting import fit_model
 from forgefield.app.tasks.steps.models import note_model
 from forgefield.app.tasks.steps.outcome import TaskResult
 from forgefield.app.tasks.steps.run import Run, continued_run
+from forgefield.app.tasks.steps.sameness import check_same
 from forgefield.core.errors import ConfigError, DataError, ModelError
+from forgefield.data.checks import check_elements
 from forgefield.data.parts import TrainingData
 from forgefield.models.bundle import MANIFEST, load_bundle
 from forgefield.models.potential import Potential
-from forgefield.train.settings import RESUME_MAY_CHANGE
-
-FREE = {"name", "id", "task", "run_dir", "model_in", "device", "output", "export", "eval"}
-"""Keys that may differ from the run that is continued."""
-FREE_DATA = {"train", "val", "test", "test_indices", "lmdb", "batch_size", "format"}
-"""Keys of `data` that may differ: the contents are compared by their fingerprint instead."""
-FREE_MODEL = {"manifest", "weights", "head", "export"}
+from forgefield.train.checkpoint import recover
+from forgefield.train.continuation import CONTENTS, accepts
+from forgefield.train.joining import team
 
 
 def run_task(config: RunConfig, console: Console) -> TaskResult:
@@ -33,6 +29,9 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         ForgeError: there is nothing to continue, or settings or data are not those of the run.
     """
     with continued_run(config, console) as run:
+        if team().leads:
+            recover(run.folder.root)
+        team().barrier()
         original = check_same_settings(run)
         data = load_training_data(run)
         check_same_data(run, data)
@@ -48,46 +47,31 @@ def check_same_settings(run: Run) -> RunConfig:
     """Compare with run.resolved.yaml, key by key; return that run.
 
     Raises:
-        ConfigError: a setting that must stay differs; old and new values are named.
+        ConfigError: a setting that must stay differs and is not accepted; old and new values are named.
     """
     original = load_run(run.folder.resolved)[0]
     if run.config.start is not None and run.config.start.resolve() != run.folder.last.resolve():
         what = f"resume continues {run.folder.last}, not {run.config.start}"
         raise ConfigError(what, "model_in", "remove model_in, or use task finetune with a new run_dir")
-    old, new = comparable(original), comparable(run.config)
-    if original.task == "finetune":  # its bundle decides about the architecture, not what was said beside it
-        old, new = ({k: v for k, v in values.items() if not k.startswith("model.")} for values in (old, new))
-    changed = [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in sorted(old.keys() | new.keys())
-               if old.get(key) != new.get(key)]  # fmt: skip
-    if changed:
-        fix = "restore these, or start a new run with task finetune and another run_dir"
-        raise ConfigError(f"settings differ from the run's: {'; '.join(changed)}", str(run.folder.resolved), fix)
+    check_same(original, run.config, str(run.folder.resolved))
     return original
-
-
-def comparable(config: RunConfig) -> dict[str, Any]:
-    """Return what must stay the same on resuming, as dotted keys and plain values."""
-    plain = {key: value for key, value in resolved(config).items() if key not in FREE}
-    free = {"data": FREE_DATA, "train": RESUME_MAY_CHANGE, "model": FREE_MODEL}
-    found: dict[str, Any] = {}
-    for key, value in plain.items():
-        if isinstance(value, dict):
-            found |= {f"{key}.{k}": v for k, v in value.items() if k not in free.get(key, set())}
-        else:
-            found[key] = value
-    return found
 
 
 def check_same_data(run: Run, data: TrainingData) -> None:
     """Compare the contents of training and validation data with those of the run.
 
     Raises:
-        DataError: they differ.
+        DataError: they differ, and that is not accepted.
     """
     before = run.record.content.get("fingerprint")
-    if before is not None and before != fingerprint(data):
+    if before is None or before == fingerprint(data):
+        return
+    if not any(accepts([name], CONTENTS) or name.startswith("data.") for name in run.config.accept):
         what = "the training or validation data are not those that the run was started with"
-        raise DataError(what, ", ".join(map(str, run.config.data.train)), "restore them, or start a new run")
+        fix = f"restore them, accept them (resume --accept {CONTENTS}), or start a new run"
+        raise DataError(what, ", ".join(map(str, run.config.data.train)), fix)
+    check_elements(data.train, load_last(run).elements, "the model")
+    note_training_data(run, data)
 
 
 def load_last(run: Run) -> Potential:
@@ -105,5 +89,6 @@ def load_last(run: Run) -> Potential:
 
 def as_continued(config: RunConfig, original: RunConfig) -> RunConfig:
     """Return the run as it would be started in one go: what was asked now, as the task it was."""
-    kept = {"task": original.task, "model_in": original.model_in, "model": original.model, "name": original.name}
+    kept = {"task": original.task, "model_in": original.model_in, "model": original.model, "name": original.name,
+            "accept": ()}  # fmt: skip
     return config.model_copy(update=kept)

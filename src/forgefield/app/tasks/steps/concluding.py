@@ -27,13 +27,19 @@ from forgefield.export.calculator import ForgeField
 from forgefield.export.prediction import predict
 from forgefield.models.potential import Potential
 from forgefield.train.evaluate import evaluate
+from forgefield.train.joining import team
 from forgefield.train.loop import FitResult
 
 SAMPLE = 16
 
 
 def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResult) -> TaskResult:
-    """Evaluate the best weights, export them, write the report, and show the summary."""
+    """Evaluate the best weights, export them, write the report, and show the summary.
+
+    Of several processes the first does so; the others have nothing left to do.
+    """
+    if not team().leads:
+        return TaskResult("", [], [])
     test = load_test_data(run, potential.elements)
     metrics = judge(run, potential, data, test)
     folder = hand_out(run, potential, sample_of(data.val or data.train), metrics)

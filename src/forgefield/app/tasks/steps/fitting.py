@@ -11,6 +11,7 @@ import torch
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import fingerprint
 from forgefield.app.tasks.steps.run import Run
+from forgefield.app.tasks.steps.sameness import described
 from forgefield.data.dataset import Dataset
 from forgefield.data.loader import Loader, make_loader
 from forgefield.data.mixing import Mixture
@@ -58,8 +59,10 @@ def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: boo
             folder=run.folder.root,
             device=run.device,
             resume=resume,
+            accept=run.config.accept,
             config_fingerprint=model_fingerprint(potential),
             data_fingerprint=fingerprint(data),
+            described=described(run.config),
             console=run.console,
         )
     run.record.note(

@@ -16,6 +16,8 @@ import torch
 from forgefield.app.folder import RunFolder, write_json
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.machine import environment, peak_memory
+from forgefield.train.checkpoint import STATE
+from forgefield.train.signals import Stopped
 
 
 class RunRecord:
@@ -38,10 +40,11 @@ class RunRecord:
         earlier: dict[str, Any] | None = None,
     ) -> None:
         self.path, self.device = folder.record, device
+        self.saved = folder.last / STATE
         self.start = time.perf_counter()
         self.seconds: dict[str, float] = {}
         self.content: dict[str, Any] = {
-            **(earlier or {}),
+            **{key: value for key, value in (earlier or {}).items() if key != "stopped_by"},
             "schema_version": "forgefield-run-1",
             "name": config.name,
             "task": config.task,
@@ -79,8 +82,12 @@ class RunRecord:
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             status = "stopped by the user" if stopped else f"stopped by an error: {error}"
+            by: dict[str, str] = {}
+            if isinstance(error, Stopped):
+                status = str(error)
+                by = {"stopped_by": error.name} if self.saved.is_file() else {}
             with contextlib.suppress(Exception):  # the first error is the one to tell
-                self.note(status=status)
+                self.note(status=status, **by)
             raise
 
 

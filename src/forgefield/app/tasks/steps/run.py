@@ -17,6 +17,7 @@ from forgefield.app.tasks.steps.outcome import say
 from forgefield.app.tasks.steps.record import RunRecord
 from forgefield.core.disk import disk_errors
 from forgefield.core.errors import ConfigError
+from forgefield.train.joining import join
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def new_run(config: RunConfig, console: Console) -> Iterator[Run]:
     """
     if config.run_dir is None:
         raise ConfigError("run_dir is not given", "run_dir", "name the folder to write to, e.g. runs/first")
-    device, dtype = choose_device(config.device, console), dtype_of(config)
+    device, dtype = choose_device(join(config.device)[1], console), dtype_of(config)
     with disk_errors(config.run_dir), RunFolder.claim(config.run_dir) as folder:
         record = RunRecord(folder, config, device, dtype)
         with record.closing():
@@ -72,7 +73,7 @@ def continued_run(config: RunConfig, console: Console) -> Iterator[Run]:
     if config.run_dir is None:
         raise ConfigError("run_dir is not given", "run_dir", "name the folder of the run to continue")
     folder = RunFolder.open(config.run_dir)
-    device, dtype = choose_device(config.device, console), dtype_of(config)
+    device, dtype = choose_device(join(config.device)[1], console), dtype_of(config)
     record = RunRecord(folder, config, device, dtype, earlier=earlier_record(folder))
     with disk_errors(config.run_dir):
         yield Run(config, folder, record, device, dtype, console)

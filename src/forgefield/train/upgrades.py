@@ -1,0 +1,54 @@
+"""Checkpoints of earlier formats: one function per change turns a record into that of the next format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from forgefield.core.errors import ModelError
+
+FORMAT = "forgefield-checkpoint-2"
+Record = dict[str, Any]
+Tensors = dict[str, Tensor]
+
+
+def _to_2(record: Record, tensors: Tensors) -> None:
+    """Random states are kept by process, and the stamp holds every setting of the run, here not yet known."""
+    record["stamp"] |= {"described": None, "processes": 1}
+    record["random"] = [record["random"]]
+    for name in [name for name in tensors if name.startswith("random.")]:
+        tensors[f"random.0.{name.removeprefix('random.')}"] = tensors.pop(name)
+    running = record["progress"]["running"]
+    rate = running.pop("learning_rate", None)
+    if rate is not None:
+        running["rates"] = {str(group["name"]): rate for group in record["optimizer"]["groups"]}
+
+
+UPGRADES: dict[str, tuple[str, Callable[[Record, Tensors], None]]] = {
+    "forgefield-checkpoint-1": ("forgefield-checkpoint-2", _to_2),
+}
+"""By format: the next one, and what changes record and tensors into it, in place."""
+
+
+def upgrade(record: Record, tensors: Tensors, where: Path) -> list[str]:
+    """Bring record and tensors of a checkpoint to the present format, in place.
+
+    Returns:
+        A sentence if anything was done.
+
+    Raises:
+        ModelError: the format is none that is known, e.g. of a later version.
+    """
+    first = record["format"]
+    while record["format"] != FORMAT:
+        if record["format"] not in UPGRADES:
+            known = ", ".join([*UPGRADES, FORMAT])
+            what = f"format {first!r} is not one of {known}"
+            raise ModelError(what, str(where), "continue it with the version of ForgeField that wrote it")
+        following, change = UPGRADES[record["format"]]
+        change(record, tensors)
+        record["format"] = following
+    return [] if first == FORMAT else [f"checkpoint: read as {first}, continued as {FORMAT}"]
