@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from forgefield.core.quantities import Quantity
 from forgefield.graph.needs import Needs
+
+NOTHING: Mapping[str, Tensor] = {}
+"""No predictions beside the energy; a plain dict, which tracers know."""
 
 
 class AtomTerm(NamedTuple):
@@ -22,7 +24,7 @@ class AtomTerm(NamedTuple):
 
     energies: Tensor  # (N,), eV
     vector_gradients: Tensor  # (P, 3), eV/Å
-    extra: Mapping[str, Tensor] = MappingProxyType({})  # (N, ...) in the graph's order, or (S, ...)
+    extra: Mapping[str, Tensor] = NOTHING  # (N, ...) in the graph's order, or (S, ...)
 
 
 @dataclass(frozen=True)
