@@ -110,8 +110,14 @@ def weight_gradients(potential, term):
     return dict(zip(named, torch.autograd.grad(loss, list(named.values()), materialize_grads=True), strict=True))
 
 
+def _tensors(values):
+    """The tensors among the values, those of mappings too, in the order of their names."""
+    return [t for v in values for t in ([v[k] for k in sorted(v)] if isinstance(v, dict) else [v])]
+
+
 def assert_same(found, wanted, tolerance=EXACT):
-    for a, b in zip(found, wanted, strict=True):
+    assert [sorted(x) for x in found if isinstance(x, dict)] == [sorted(x) for x in wanted if isinstance(x, dict)]
+    for a, b in zip(_tensors(found), _tensors(wanted), strict=True):
         assert a.shape == b.shape
         difference, scale = ((t.detach().abs().max() if t.numel() else 0.0) for t in (a - b, b))
         assert float(difference) <= tolerance * max(1.0, float(scale))

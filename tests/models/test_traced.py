@@ -90,10 +90,10 @@ def test_no_autograd_inside_after_the_first_use(monkeypatch):
     with torch.no_grad():
         potential.architecture(*inputs)
     monkeypatch.setattr(torch.autograd, "grad", lambda *_, **__: pytest.fail("autograd.grad was called"))
-    sum((t**2).sum() for t in potential.architecture(*inputs)).backward()
+    sum((t**2).sum() for t in potential.architecture(*inputs)[:2]).backward()
     assert potential.architecture.embedding.grad.abs().sum() > 0
     with torch.no_grad():
-        assert not any(t.requires_grad for t in potential.architecture(*inputs))
+        assert not any(t.requires_grad for t in potential.architecture(*inputs)[:2])
 
 
 def test_inference_mode_before_anything_else():
@@ -124,7 +124,7 @@ def test_autocast_is_part_of_the_trace():
     exact = potential.architecture(*inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found, wanted = potential.architecture(*inputs), by_autograd(potential, inputs)
-    assert_same([t.float() for t in found], [t.float() for t in wanted], 0.02)
+    assert_same([t.float() for t in found[:2]], [t.float() for t in wanted[:2]], 0.02)
     assert 1e-4 < float((found.energies - exact.energies).detach().abs().max()) < 0.1
     assert potential.architecture.traces.made()[1].module.code.count("_to_copy") > 3
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from forgefield.core.quantities import Quantity
 from forgefield.graph.needs import Needs
 
+NOTHING: Mapping[str, Tensor] = {}
+"""No predictions beside the energy; a plain dict, which tracers know."""
 Axis = Literal["elements", "heads"] | None
 """What one axis of a parameter runs over: elements, heads, or neither."""
 
@@ -25,7 +26,7 @@ class AtomTerm(NamedTuple):
 
     energies: Tensor  # (N,), eV
     vector_gradients: Tensor  # (P, 3), eV/Å
-    extra: Mapping[str, Tensor] = MappingProxyType({})  # (N, ...) in the graph's order, or (S, ...)
+    extra: Mapping[str, Tensor] = NOTHING  # (N, ...) in the graph's order, or (S, ...)
 
 
 @dataclass(frozen=True)

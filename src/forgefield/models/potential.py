@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.graph.segment import sum_by
 from forgefield.kernels.choice import compiled
-from forgefield.models.architecture import Architecture, ArchitectureContext, PhysicsTerm
+from forgefield.models.architecture import NOTHING, Architecture, ArchitectureContext, PhysicsTerm
 
 ARCHITECTURES = Catalog("forgefield.models.architectures")
 PHYSICS = Catalog("forgefield.models.physics")
@@ -30,7 +29,7 @@ class Outputs(NamedTuple):
     forces: Tensor  # (N, 3), eV/Å
     stress: Tensor  # (S, 3, 3), eV/Å^3, positive = tensile; zero where the cell has no volume
     atom_energies: Tensor  # (N,), eV, float64, self-atomic energies included
-    extra: Mapping[str, Tensor] = MappingProxyType({})  # what the architecture predicts besides, (N, ...) or (S, ...)
+    extra: Mapping[str, Tensor] = NOTHING  # what the architecture predicts besides, (N, ...) or (S, ...)
 
 
 class Potential(nn.Module):

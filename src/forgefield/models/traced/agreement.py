@@ -12,6 +12,7 @@ from torch import Tensor
 from forgefield.core.errors import ModelError
 from forgefield.models.architecture import AtomTerm
 
+COMPARED = ("energies", "vector_gradients")  # of an AtomTerm; a traced architecture predicts nothing else
 Term = Callable[[Mapping[str, Tensor]], AtomTerm]
 FLOOR = 1e-2  # share of the largest gradient of all below which a parameter's gradient counts as small
 
@@ -42,15 +43,15 @@ def compare(traced: Term, plain: Term, state: Mapping[str, Tensor], precision: t
     if not all(bool(torch.isfinite(t).all()) for t in wanted.values()):
         return Finding(None, False)
     tolerance = math.sqrt(torch.finfo(precision).eps)
-    weights = [t for name, t in wanted.items() if name not in AtomTerm._fields]
+    weights = [t for name, t in wanted.items() if name not in COMPARED]
     largest = max((_largest(t) for t in weights), default=0.0)
     energy = _largest(wanted["energies"])
     for name, value in wanted.items():
-        floor = energy if name in AtomTerm._fields else largest
+        floor = energy if name in COMPARED else largest
         scale = _largest(value) + FLOOR * floor
         error = _largest(found[name] - value)
         if not error <= tolerance * scale:
-            what = name.replace("_", " ") if name in AtomTerm._fields else f"the gradient by {name}"
+            what = name.replace("_", " ") if name in COMPARED else f"the gradient by {name}"
             return Finding(f"{what} differ by {error:.1e} where the largest is {_largest(value):.1e}", True)
     return Finding(None, True)
 
@@ -71,7 +72,7 @@ def _run(term: Term, state: Mapping[str, Tensor], trains: bool) -> dict[str, Ten
             f"the forward pass changes buffers: {', '.join(changed)}",
             fix="bundles and checkpoints hold parameters only; normalise by layer or by fixed statistics instead",
         )
-    found = {name: value.detach() for name, value in result._asdict().items()}
+    found = {name: getattr(result, name).detach() for name in COMPARED}
     if trains:
         found |= _parameter_gradients(result, {n: c for n, c in copies.items() if c.requires_grad})
     return found
@@ -85,7 +86,7 @@ def _copy(value: Tensor, trains: bool) -> Tensor:
 
 def _parameter_gradients(result: AtomTerm, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     total = torch.zeros((), dtype=torch.float64, device=result.energies.device)
-    for value in result:
+    for value in (result.energies, result.vector_gradients):
         rows = torch.arange(1, value.numel() + 1, dtype=torch.float64, device=value.device).reshape(value.shape)
         total = total + (value.double() * torch.cos(1.7 * rows)).sum()
     if not total.requires_grad:

@@ -117,7 +117,8 @@ def make_trace(case: Case, layout: Sizes, sizes: Mapping[str, int]) -> Trace:
     def flat(*tensors: Tensor) -> tuple[Tensor, Tensor]:
         by_name = dict(zip(state, tensors[: len(state)], strict=True))
         batch = inputs_of(tensors[len(state) :])
-        return differentiate(architecture, by_name, batch, differentiable=purpose.differentiable)
+        term = differentiate(architecture, by_name, batch, differentiable=purpose.differentiable)
+        return term.energies, term.vector_gradients
 
     table = get_decompositions(NOT_IN_TORCHSCRIPT) if purpose.exporting else {}
     with (
