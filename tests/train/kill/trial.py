@@ -23,7 +23,13 @@ VARIANTS = {
     "ema": {"ema_decay": 0.9, "plateau_patience": 0, "lr_factor": 0.7, "optimizer": "adamw"},
     "accumulation": {"accum_steps": 2, "scheduler": "step", "step_size": 2, "gamma": 0.8},
     "cycles": {"cycle_steps": 3, "save_every": 2, "plateau_patience": 0},
-    "two stages": {"ema_decay": 0.9, "stage_two": {"start": 2, "average": "equal"}, "warmup": "linear", "best_k": 2},
+    "two stages": {
+        "ema_decay": 0.9,
+        "stage_two": {"start": 2, "average": "equal"},
+        "warmup": "linear",
+        "warmup_steps": 9,
+        "best_k": 2,
+    },
     "two processes": {"ema_decay": 0.9, "plateau_patience": 0, "accum_steps": 2, "save_every": 2},
 }
 EPOCHS, BATCH = 6, 3
