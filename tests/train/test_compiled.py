@@ -274,10 +274,10 @@ def test_inductor_agrees_and_finds_its_code_again(tmp_path, monkeypatch):
         counters.clear()
         potential = mace(interactions=2)
         run = CompiledPotential(potential, print)
-        run.prepare(single())
+        run.prepare(single(n=48, size=16))  # Inductor has other code for products of fewer than 32 rows
         assert (run.graphs, run.off) == (1, None)
         assert counters["aot_autograd"]["autograd_cache_hit"] == turn
-        outputs = run(single(n=14, size=3)[1])
+        outputs = run(single(n=48, size=15)[1])
         (outputs.energy.sum() + outputs.forces.square().sum()).backward()
         results.append([*outputs[:4], *(p.grad for p in potential.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
