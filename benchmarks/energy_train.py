@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mace_train import Side, describe_machine, find_allocator, measure, worker_environment
+from mace_train import Side, describe_machine, measure, worker_environment
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "workers"))
@@ -35,10 +35,10 @@ def run_case(name: str, network: str, options: argparse.Namespace, scratch: Path
     path = scratch / f"{name}.npz"
     if not path.exists():
         np.savez(path, **write_case(name, MODEL["r_max"], MODEL["energy_per_atom"]))
-    environment = worker_environment(options.library, options.threads)
+    environment = worker_environment(options.allocator, options.threads, ours=True)
     environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
     worker = [sys.executable, str(HERE / "workers" / "energy_networks.py"), str(path), options.dtype, network]
-    routes = ["traced", "double_backward"] + ["compiled"] * options.compiled
+    routes = ["traced", "double_backward"] + ["compiled"] * options.compile
     sides = {route: Side([*worker, route, str(options.threads)], environment) for route in routes}
     forces = {route: np.array(side.do("predict")["forces"]) for route, side in sides.items()}
     largest = np.abs(forces["double_backward"]).max()
@@ -76,15 +76,13 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--dtype", choices=list(TOLERANCE), default="float32")
-    parser.add_argument("--compiled", action="store_true", help="measure torch.compile too; compiling takes minutes")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too; compiling takes minutes")
     parser.add_argument("--allocator", choices=("default", "tcmalloc"), default="default")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
     parser.add_argument("--quick", action="store_true", help="a smoke test: two rounds of one step")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "energy_train.json")
-    options = parser.parse_args()
-    options.library = find_allocator(options.allocator)
-    return options
+    return parser.parse_args()
 
 
 def main() -> None:

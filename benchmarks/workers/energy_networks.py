@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sys
 
-from protocol import CLIP, ENERGY_WEIGHT, FORCE_WEIGHT, LEARNING_RATE, Channel, load_case, serve
+from protocol import ENERGY_WEIGHT, FORCE_WEIGHT, LEARNING_RATE, Channel, load_case, serve
 
 CHANNEL = Channel()
 
 import torch  # noqa: E402
 from ours import structures_of  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from turns import turns  # noqa: E402
 
 from forgefield.core.settings import Settings  # noqa: E402
 from forgefield.core.structure import Structure  # noqa: E402
@@ -134,19 +135,7 @@ def main() -> None:
     losses = build_loss(TrainSettings(energy_weight=ENERGY_WEIGHT, force_weight=FORCE_WEIGHT))
     optimizer = torch.optim.Adam(potential.parameters(), lr=LEARNING_RATE, amsgrad=True)
 
-    def train() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        losses(potential(graph), labels).total.backward()
-        torch.nn.utils.clip_grad_norm_(potential.parameters(), CLIP)
-        optimizer.step()
-
-    def infer() -> None:
-        with torch.no_grad():
-            potential(graph)
-
-    def predict() -> dict[str, object]:
-        with torch.no_grad():
-            return {"forces": potential(graph).forces.double().tolist()}
+    train, infer, predict = turns(potential, potential, graph, labels, losses, optimizer)
 
     few = Structure(structures[0].numbers[:4], structures[0].positions[:4])
     tiny = build_graph([few, few], potential.needs, dtype=dtype)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
-from protocol import CLIP, ENERGY_WEIGHT, FORCE_WEIGHT, LEARNING_RATE, Channel, load_case, serve
+from protocol import ENERGY_WEIGHT, FORCE_WEIGHT, LEARNING_RATE, Channel, load_case, serve
 
 CHANNEL = Channel()
 
 import torch  # noqa: E402
+from turns import turns  # noqa: E402
 
 from forgefield.core import allocator  # noqa: E402
 from forgefield.core.structure import Structure  # noqa: E402
@@ -61,19 +62,7 @@ def main() -> None:
             raise SystemExit(f"the compiled model is not used: {compiled.off}")
     compile_seconds = time.perf_counter() - start
 
-    def train() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        losses(forward(graph), labels).total.backward()
-        torch.nn.utils.clip_grad_norm_(potential.parameters(), CLIP)
-        optimizer.step()
-
-    def infer() -> None:
-        with torch.no_grad():
-            potential(graph)
-
-    def predict() -> dict[str, object]:
-        with torch.no_grad():
-            return {"forces": potential(graph).forces.double().tolist()}
+    train, infer, predict = turns(potential, forward, graph, labels, losses, optimizer)
 
     about = {
         "n_parameters": sum(p.numel() for p in potential.parameters()),

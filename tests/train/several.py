@@ -202,6 +202,7 @@ def main(root):
         "accumulated": both(root, "accumulated", 2, accum_steps=2, ema_decay=None),
         "three": both(root, "three", 3, batch_size=2, cycle_steps=3),
         "srun": both(root, "srun", 2, "srun", epochs=1),
+        "full batch": both(root, "full batch", 2, optimizer="lbfgs", lr=1.0, ema_decay=None, max_grad_norm=None),
         "nan": end(begin(lambda rank: train(root / "nan", train=nan), 2)),
         "other data": end(begin(lambda rank: train(root / "other", data=f"d{rank}"), 2)),
         "dies": dies(root),

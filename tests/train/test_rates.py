@@ -215,3 +215,35 @@ def test_states_of_before_there_were_warm_ups():
     adam.param_groups[0]["lr"], adam.param_groups[1]["lr"] = 0.04, 0.0016
     rates.load({"count": 3}, 21)
     assert (rates.rates, rates.updates, rates.schedule.count) == ([0.04, 0.0016], 21, 3)
+
+
+def test_the_second_stage_outlasts_a_restart_and_accepted_changes():
+    """Resting at a tenth of the first rates; then other first rates, then another schedule, are accepted."""
+    rates = make_rates(optimizer(), settings("cosine", warmup="linear", warmup_steps=500), PER_EPOCH)
+    for over in moments(20):
+        for moment in over:
+            rates.reach(moment)
+    rates.rest(0.1)
+    state = json.loads(json.dumps(rates.state()))
+    for name, more in (("cosine", {}), ("step", {"own_schedule": True}), ("cosine", {"own_rates": True})):
+        again = make_rates(optimizer(), settings(name), PER_EPOCH)
+        factor = 3.0 if more.get("own_rates") else 1.0
+        again._first = [factor * rate for rate in again._first]
+        again.load(state, 20, **more)
+        again.reach("update")
+        again.reach("epoch")
+        assert again.rates == pytest.approx([0.1 * factor * rate for rate in RATES], rel=1e-12)
+        assert [group["lr"] for group in again.optimizer.param_groups] == again.rates
+
+
+def test_another_schedule_begins_at_its_beginning_within_the_warm_up():
+    rates = make_rates(optimizer(), settings("exponential", warmup="linear", warmup_steps=100), PER_EPOCH)
+    for over in moments(20):
+        for moment in over:
+            rates.reach(moment)
+    again = make_rates(optimizer(), settings("linear", warmup="linear", warmup_steps=100), PER_EPOCH)
+    again.load(rates.state(), 20, own_schedule=True)
+    assert again.rates == pytest.approx(RATES, rel=1e-12)
+    assert [group["lr"] for group in again.optimizer.param_groups] == pytest.approx(
+        [0.21 * r for r in RATES], rel=1e-12
+    )

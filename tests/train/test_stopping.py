@@ -31,7 +31,7 @@ def judged(stop, **series):
     found = []
     for values in zip(*series.values(), strict=True):
         stop.judge(dict(zip(series, values, strict=True)))
-        found.append(stop.reason(0.0))
+        found.append(stop.reason())
     return found
 
 

@@ -108,9 +108,11 @@ def _load_moving(state: TrainState, record: dict[str, Any], tensors: dict[str, T
     if record.get("equal_updates") is not None:
         state.equal = EqualAverage(state.potential)
         state.equal.load(int(record["equal_updates"]), _under(tensors, "equal."))
-    if state.schedule is not None and "train.scheduler" not in found:
-        anew = continuation.changes_loss(found)
-        state.schedule.load(record["schedule"], state.progress.update, own_rates=moved, forget_best=anew)
+    if state.schedule is not None:
+        other, anew = "train.scheduler" in found, continuation.changes_loss(found)
+        state.schedule.load(
+            record["schedule"], state.progress.update, own_rates=moved, own_schedule=other, forget_best=anew
+        )
     if state.scaler is not None and record["scaler"]:
         state.scaler.load_state_dict(record["scaler"])
 

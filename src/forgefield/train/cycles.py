@@ -256,7 +256,7 @@ class Cycles:
             self.state.schedule.reach(moment, metric)
 
     def _stop_reason(self) -> str | None:
-        return self.stopping.reason(0.0, self.stages.epochs) or self._wish()
+        return self.stopping.reason(self.stages.epochs) or self._wish()
 
     def _wish(self) -> str | None:
         """A signal or the end of the time, of which all processes take note after the same update."""

@@ -13,7 +13,7 @@ from forgefield.core.catalog import Catalog
 from forgefield.core.errors import ConfigError
 from forgefield.core.quantities import ALWAYS, DERIVED, QUANTITIES, Normalization, Quantity
 from forgefield.train.catalogs import LOSSES
-from forgefield.train.keys.loss import WORDS, LossKeys, keys_of
+from forgefield.train.keys.loss import QUANTITY_KEYS, LossKeys, keys_of
 from forgefield.train.normalization import Rows, counted, scaled, weighted
 from forgefield.train.values import AtomChoice, predicted, rows_of, wanted
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from forgefield.data.loader import Labels
     from forgefield.models.potential import Outputs, Potential
     from forgefield.train.settings import TrainSettings
-
-QUANTITY_KEYS = WORDS
 
 
 class LossReport(NamedTuple):

@@ -75,7 +75,13 @@ class LearningRates:
         return {**shared, "schedule": own, "rests": self.rests}
 
     def load(
-        self, state: dict[str, Any] | None, updates: int, *, own_rates: bool = False, forget_best: bool = False
+        self,
+        state: dict[str, Any] | None,
+        updates: int,
+        *,
+        own_rates: bool = False,
+        own_schedule: bool = False,
+        forget_best: bool = False,
     ) -> None:
         """Take back what `state` returned.
 
@@ -83,17 +89,21 @@ class LearningRates:
             state: it, or what checkpoints held before there were warm-ups: the state of the schedule alone.
             updates: done so far, for such checkpoints.
             own_rates: keep the first rates of these settings, times what the schedule had made of those in `state`.
+            own_schedule: `state` is of another schedule; this one begins, unless it rests.
             forget_best: the validation losses that the schedule has seen are not comparable to those to come.
         """
         if state is None or "rates" not in state:
             rates = [float(group["lr"]) for group in self.optimizer.param_groups]
             state = {"rates": rates, "updates": updates, "schedule": state}
         self.updates, self.rests = int(state["updates"]), bool(state.get("rests", False))
+        if own_schedule and not self.rests:
+            self._write()
+            return
         self._own = [float(rate) for rate in state["rates"]]
         if own_rates:
             factor = self._own[0] / float(state.get("first", self._own)[0])
             self._own = [rate * factor for rate in self._first]
-        if self.schedule is not None:
+        if self.schedule is not None and not own_schedule:
             self.schedule.rates = list(self._own)
             kept = dict(state["schedule"] or {})
             if forget_best and "best" in kept:

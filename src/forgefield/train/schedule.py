@@ -95,19 +95,38 @@ class Curve(Schedule):
     def fraction(self, count: int) -> float:
         """Return the rate after so many steps, as a multiple of the first rate."""
 
-    @property
-    def shape(self) -> dict[str, float]:
-        """Lengths of the curve that follow from the length of the run, for which a restart must not differ."""
-        return {}
-
     def step(self, metric: float) -> None:
         """Count one step."""
         self.count += 1
         self.set_rates(self.fraction(self.count))
 
     def state(self) -> dict[str, Any]:
-        """Return the count and the lengths."""
-        return {"count": self.count, **self.shape}
+        """Return the count."""
+        return {"count": self.count}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take back the count."""
+        self.count = int(state["count"])
+
+
+class Stretch(Curve):
+    """A curve that ends `T_max` epochs after the beginning, or with the run.
+
+    Args:
+        optimizer: the optimizer it drives.
+        T_max: epochs until the end; None = those of the run.
+        span: how many steps an epoch and the run have.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, T_max: float | None, span: Span | None) -> None:
+        super().__init__(optimizer)
+        span = span or Span()
+        self.spans_run = T_max is None
+        self.length = span.total if T_max is None else T_max * span.per_epoch
+
+    def state(self) -> dict[str, Any]:
+        """Return the count, and the length if it is that of the run."""
+        return super().state() | ({"length": self.length} if self.spans_run else {})
 
     def load(self, state: dict[str, Any]) -> None:
         """Take back the count.
@@ -115,12 +134,11 @@ class Curve(Schedule):
         Raises:
             ConfigError: the curve spans the whole run, and the run has another length now.
         """
-        self.count = int(state["count"])
-        for name, own in self.shape.items():
-            if state[name] != own:
-                raise ConfigError(
-                    f"the curve of the learning rate spans the whole run, of {state[name]:g} steps before and {own:g}"
-                    " now: it would jump",
-                    "train.T_max",
-                    "restore train.epochs and train.max_updates; give T_max in runs that may be prolonged",
-                )
+        super().load(state)
+        if self.spans_run and state["length"] != self.length:
+            raise ConfigError(
+                f"the curve of the learning rate spans the whole run, of {state['length']:g} steps before and"
+                f" {self.length:g} now: it would jump",
+                "train.T_max",
+                "restore train.epochs and train.max_updates; give T_max in runs that may be prolonged",
+            )

@@ -70,11 +70,12 @@ class Stopping:
             tired = condition.patience is not None and watch.without >= condition.patience
             watch.met = tired or (condition.lower_bound is not None and value <= condition.lower_bound)
 
-    def reason(self, minutes: float, epochs: int | None = None) -> str | None:
-        """Say why the fit ends now: epochs, max_updates, early_stop, early_stops, min_lr, low_lr, max_minutes; or None.
+    def reason(self, epochs: int | None = None) -> str | None:
+        """Say why the fit ends now: epochs, max_updates, early_stop, early_stops, min_lr, low_lr; or None.
+
+        Signals and the limit of time are for `Cycles`, since all processes must take note of them at once.
 
         Args:
-            minutes: since this attempt began; 0 until it has made an update.
             epochs: after which the fit ends, if not those of the settings.
         """
         progress, settings = self.state.progress, self.settings
@@ -91,8 +92,6 @@ class Stopping:
             return "min_lr"
         if self._low_rate():
             return "low_lr"
-        if settings.max_minutes is not None and minutes and minutes >= settings.max_minutes:
-            return "max_minutes"
         return None
 
     def _conditions_met(self) -> bool:

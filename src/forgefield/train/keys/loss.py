@@ -12,7 +12,7 @@ from forgefield.core.settings import Settings
 from forgefield.train.catalogs import LOSSES, as_value_error
 
 _KINDS: dict[str, Any] = {"enum": list(Catalog(LOSSES).names())}
-WORDS = {"energy": "energy", "forces": "force", "stress": "stress"}
+QUANTITY_KEYS = {"energy": "energy", "forces": "force", "stress": "stress"}
 """Quantities with keys of their own: `energy_weight`, `loss_energy`, `energy_normalization` and so on."""
 _SHAPES = {"huber_delta": "huber", "smooth_l1_beta": "smooth_l1"}  # key of a loss -> the loss
 
@@ -93,8 +93,8 @@ class LossKeys(Settings):
         name = str(info.field_name)
         if value == cls.model_fields[name].default:
             return value
-        quantity = next(q for q, word in WORDS.items() if f"loss_{word}" == name)
-        normalization = info.data.get(f"{WORDS[quantity]}_normalization")
+        quantity = next(q for q, word in QUANTITY_KEYS.items() if f"loss_{word}" == name)
+        normalization = info.data.get(f"{QUANTITY_KEYS[quantity]}_normalization")
         as_value_error(lambda: build_term(quantity, value, normalization))
         return value
 
@@ -102,8 +102,10 @@ class LossKeys(Settings):
     @classmethod
     def _targets_defined(cls, value: dict[str, TargetSettings]) -> dict[str, TargetSettings]:
         for name, target in value.items():
-            if name in WORDS:
-                raise ValueError(f"{name} has keys of its own: {WORDS[name]}_weight, loss_{WORDS[name]}")
+            if name in QUANTITY_KEYS:
+                raise ValueError(
+                    f"{name} has keys of its own: {QUANTITY_KEYS[name]}_weight, loss_{QUANTITY_KEYS[name]}"
+                )
             known = {**QUANTITIES, **DERIVED}.get(name)
             if target.loss not in Catalog(LOSSES).names():
                 as_value_error(lambda target=target: Catalog(LOSSES).entry(target.loss))
@@ -123,7 +125,7 @@ class LossKeys(Settings):
     @classmethod
     def _shape_used(cls, value: Any, info: ValidationInfo) -> Any:
         name = str(info.field_name)
-        kinds = {quantity: info.data.get(f"loss_{word}") for quantity, word in WORDS.items()}
+        kinds = {quantity: info.data.get(f"loss_{word}") for quantity, word in QUANTITY_KEYS.items()}
         kinds |= {quantity: target.loss for quantity, target in info.data.get("targets", {}).items()}
         using = sorted(quantity for quantity, kind in kinds.items() if kind == _SHAPES[name])
         if isinstance(value, dict) and sorted(value) != using:
@@ -143,7 +145,7 @@ class LossKeys(Settings):
 
     def loss_weights(self, stage: int = 1) -> dict[str, float]:
         """Weight of each quantity, 0 included, in a stage of the fit."""
-        weights = {quantity: float(getattr(self, f"{word}_weight")) for quantity, word in WORDS.items()}
+        weights = {quantity: float(getattr(self, f"{word}_weight")) for quantity, word in QUANTITY_KEYS.items()}
         weights |= {name: target.weight for name, target in self.targets.items()}
         second = getattr(self, "stage_two", None)
         return weights if stage == 1 or second is None else second.weights(weights)
@@ -161,8 +163,8 @@ class LossKeys(Settings):
 
 def keys_of(settings: LossKeys, quantity: str) -> tuple[str, Normalization | None]:
     """Return the kind of loss and the normalisation of a quantity; None = the quantity's own."""
-    if quantity in WORDS:
-        word = WORDS[quantity]
+    if quantity in QUANTITY_KEYS:
+        word = QUANTITY_KEYS[quantity]
         return getattr(settings, f"loss_{word}"), getattr(settings, f"{word}_normalization")
     target = settings.targets[quantity]
     return target.loss, target.normalization

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, NonNegativeFloat, ValidationInfo, field_validator
 
 from forgefield.core.settings import Settings
-from forgefield.train.keys.loss import WORDS
+from forgefield.train.keys.loss import QUANTITY_KEYS
 
 
 class StageTwoSettings(Settings):
@@ -40,7 +40,7 @@ class StageTwoSettings(Settings):
 
     def weights(self, first: Mapping[str, float]) -> dict[str, float]:
         """Return the weights of the second stage, from those of the first."""
-        own = {name: getattr(self, f"{word}_weight") for name, word in WORDS.items()}
+        own = {name: getattr(self, f"{word}_weight") for name, word in QUANTITY_KEYS.items()}
         return {**first, **{k: float(v) for k, v in own.items() if v is not None}, **self.target_weights}
 
 
@@ -64,7 +64,7 @@ class StageKeys(Settings):
         unknown = sorted(set(value.target_weights) - set(targets or {}))
         if targets is not None and unknown:
             raise ValueError(f"target_weights names {', '.join(unknown)}, which targets does not")
-        first = {name: float(info.data.get(f"{word}_weight", 1.0)) for name, word in WORDS.items()}
+        first = {name: float(info.data.get(f"{word}_weight", 1.0)) for name, word in QUANTITY_KEYS.items()}
         first |= {name: target.weight for name, target in (targets or {}).items()}
         if not any(value.weights(first).values()):
             raise ValueError("all weights are 0: there is nothing to fit")

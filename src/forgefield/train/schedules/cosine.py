@@ -9,7 +9,7 @@ from pydantic import Field
 
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
-from forgefield.train.schedule import Curve, Span
+from forgefield.train.schedule import Span, Stretch
 
 
 class CosineSettings(Settings):
@@ -20,7 +20,7 @@ class CosineSettings(Settings):
     min_lr: float = Field(description="rate at the end")
 
 
-class Cosine(Curve):
+class Cosine(Stretch):
     """Rate = min_lr + (lr - min_lr) (1 + cos(pi t / T)) / 2 after t steps, and min_lr after T, T_max in steps.
 
     Source:
@@ -28,16 +28,8 @@ class Cosine(Curve):
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, settings: CosineSettings, span: Span | None = None) -> None:
-        super().__init__(optimizer)
-        span = span or Span()
-        self.spans_run = settings.T_max is None
-        self.length = span.total if settings.T_max is None else settings.T_max * span.per_epoch
+        super().__init__(optimizer, settings.T_max, span)
         self.lowest = settings.min_lr / settings.lr
-
-    @property
-    def shape(self) -> dict[str, float]:
-        """The length, if it is that of the run."""
-        return {"length": self.length} if self.spans_run else {}
 
     def fraction(self, count: int) -> float:
         """Return the rate after so many steps, as a multiple of the first rate."""

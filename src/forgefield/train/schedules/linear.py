@@ -7,7 +7,7 @@ from pydantic import Field
 
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
-from forgefield.train.schedule import Curve, Span
+from forgefield.train.schedule import Span, Stretch
 
 
 class LinearSettings(Settings):
@@ -18,7 +18,7 @@ class LinearSettings(Settings):
     min_lr: float = Field(description="rate at the end")
 
 
-class Linear(Curve):
+class Linear(Stretch):
     """Rate = lr + (min_lr - lr) x min(t, T) / T after t steps, where T is T_max in steps.
 
     Source:
@@ -26,16 +26,8 @@ class Linear(Curve):
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, settings: LinearSettings, span: Span | None = None) -> None:
-        super().__init__(optimizer)
-        span = span or Span()
-        self.spans_run = settings.T_max is None
-        self.length = span.total if settings.T_max is None else settings.T_max * span.per_epoch
+        super().__init__(optimizer, settings.T_max, span)
         self.lowest = settings.min_lr / settings.lr
-
-    @property
-    def shape(self) -> dict[str, float]:
-        """The length, if it is that of the run."""
-        return {"length": self.length} if self.spans_run else {}
 
     def fraction(self, count: int) -> float:
         """Return the rate after so many steps, as a multiple of the first rate."""

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
-from forgefield.train.schedule import Curve, Span
+from forgefield.train.schedule import Span, Stretch
 from forgefield.train.schedules.cosine import half_wave
 
 
@@ -20,7 +20,7 @@ class OneCycleSettings(Settings):
     final_div_factor: float = Field(description="first rate over the last")
 
 
-class OneCycle(Curve):
+class OneCycle(Stretch):
     """Along half cosines from lr / div_factor up to lr, and down to lr / div_factor / final_div_factor.
 
     The top is at pct_start x T - 1 steps and the end at T - 1, where T is T_max in steps: the run has rates of 0 to
@@ -31,19 +31,11 @@ class OneCycle(Curve):
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, settings: OneCycleSettings, span: Span | None = None) -> None:
-        super().__init__(optimizer)
-        span = span or Span()
-        self.spans_run = settings.T_max is None
-        self.length = span.total if settings.T_max is None else settings.T_max * span.per_epoch
+        super().__init__(optimizer, settings.T_max, span)
         self.top = settings.pct_start * self.length - 1.0
         self.first = 1.0 / settings.div_factor
         self.last = self.first / settings.final_div_factor
         self.set_rates(self.fraction(0))
-
-    @property
-    def shape(self) -> dict[str, float]:
-        """The length, if it is that of the run."""
-        return {"length": self.length} if self.spans_run else {}
 
     def fraction(self, count: int) -> float:
         """Return the rate after so many steps, as a multiple of the highest rate."""
