@@ -358,7 +358,10 @@ def test_the_tally_does_not_touch_gradients():
         potential = make_potential()
         outputs = potential(batch.graph)
         if with_tally:
-            Tally.of(potential).add(outputs, batch)
+            tally = Tally.of(potential)
+            tally.add(outputs, batch)
+            tally.end_update({})
+            tally.flush({})
         losses(outputs, batch.labels).total.backward()
         gradients.append([p.grad for p in potential.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

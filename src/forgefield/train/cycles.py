@@ -18,6 +18,7 @@ from forgefield.train.compilation import Compilation
 from forgefield.train.continuation import Stamp
 from forgefield.train.evaluate import validate
 from forgefield.train.loss import QUANTITY_KEYS, LossReport, weight_key
+from forgefield.train.measured import measured_in_training
 from forgefield.train.metrics import Metrics
 from forgefield.train.mixed import lacking
 from forgefield.train.plan import batches_per_update, planned_updates, updates_per_epoch, usable_batches
@@ -69,7 +70,8 @@ class Cycles:
         self.state, self.settings, self.stamp = state, settings, stamp
         self.train_loader, self.val_loader = train_loader, val_loader
         self.stages = Stages(state, settings)
-        self.tally = Tally.of(state.potential)
+        self.measured = measured_in_training(settings, state.potential)
+        self.tally = Tally.of(state.potential, self.measured, state.team)
         self.checkpoints, self.device = checkpoints, device
         self.usable = usable_batches(len(train_loader), settings)
         self.per_update = batches_per_update(self.usable, settings)
@@ -136,7 +138,6 @@ class Cycles:
     def _update(self, shares: list[Batch | None], recorder: Recorder) -> None:
         progress, batches = self.state.progress, [batch for batch in shares if batch is not None]
         rates, epoch, before = self.state.learning_rates, progress.epoch + 1, progress.running.seconds
-        self.tally.reset()
         try:
             report = take_update(
                 self.state,
@@ -178,7 +179,7 @@ class Cycles:
         running.structures += report.n_structures
         running.grad_norm += report.grad_norm
         running.rates = rates
-        self.tally.add_to(running.errors)
+        self.tally.end_update(running.errors)
         running.seconds += now - self.tick
         self.tick = now
         self.state.progress.skipped += report.skipped
@@ -209,6 +210,7 @@ class Cycles:
         """Validate, judge, schedule and record."""
         progress = self.state.progress
         self._check_labels(recorder)
+        self.tally.flush(progress.running.errors)
         with self.state.averaged():
             loss, metrics = validate(
                 self.state.potential, self.val_loader, self.stages.losses, amp=self.state.amp, team=self.state.team
@@ -294,6 +296,7 @@ class Cycles:
         }
 
     def _save(self, name: str) -> None:
+        self.tally.flush(self.state.progress.running.errors)
         save_checkpoint(self.checkpoints / name, self.state, self.stamp)
         if name == "last":
             self.saved_update = self.state.progress.update
