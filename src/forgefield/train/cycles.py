@@ -27,7 +27,7 @@ from forgefield.train.rates import Moment
 from forgefield.train.recorder import Recorder, peak_memory, validation_columns
 from forgefield.train.settings import TrainSettings
 from forgefield.train.signals import WATCHED, StopRequest, name_of
-from forgefield.train.sink import Row
+from forgefield.train.sink import Row, columns_with
 from forgefield.train.stages import Stages
 from forgefield.train.state import Best, Running, TrainState
 from forgefield.train.step import NotFiniteError, UpdateReport, take_update
@@ -71,6 +71,7 @@ class Cycles:
         self.train_loader, self.val_loader = train_loader, val_loader
         self.stages = Stages(state, settings)
         self.measured = measured_in_training(settings, state.potential)
+        self.further = tuple(quantity.name for quantity in self.measured.further)
         self.tally = Tally.of(state.potential, self.measured, state.team)
         self.checkpoints, self.device = checkpoints, device
         self.usable = usable_batches(len(train_loader), settings)
@@ -213,7 +214,12 @@ class Cycles:
         self.tally.flush(progress.running.errors)
         with self.state.averaged():
             loss, metrics = validate(
-                self.state.potential, self.val_loader, self.stages.losses, amp=self.state.amp, team=self.state.team
+                self.state.potential,
+                self.val_loader,
+                self.stages.losses,
+                amp=self.state.amp,
+                team=self.state.team,
+                measured=self.measured,
             )
         value = float(loss.total)
         if not math.isfinite(value):
@@ -221,7 +227,7 @@ class Cycles:
                 "the validation loss is not finite", f"epoch {progress.epoch_now}", "lower train.lr, check the data"
             )
         progress.cycle += not partial
-        values = validation_values(value, metrics)
+        values = validation_values(value, metrics, self.further)
         judged = metric_of(values, self.settings.best_metric)
         entry = Best(judged, progress.epoch_now, progress.cycle, progress.update, progress.stage)
         improved, ranked = progress.improves(judged), rank(progress, entry, self.settings.best_k)
@@ -230,7 +236,7 @@ class Cycles:
         progress.seconds = self.seconds_before + time.monotonic() - self.started
         row = self._row(loss, metrics, best=improved, partial=partial)
         place = {"cycle": progress.cycle, "epoch": progress.epoch_now, "update": progress.update}
-        parts = breakdown(place, progress.running.errors, metrics, progress.running.rates)
+        parts = breakdown(place, progress.running.errors, metrics, progress.running.rates, self.further)
         if not partial:
             self.stopping.judge(values)
             self._reach("validation", value)
@@ -272,10 +278,11 @@ class Cycles:
     def _row(self, loss: LossReport, metrics: Metrics, *, best: bool, partial: bool) -> Row:
         progress = self.state.progress
         running, means = progress.running, progress.running.means()
-        train = {name: means.get(name) for name in QUANTITY_KEYS}
-        val = {name: float(loss.terms[name]) if name in loss.terms else None for name in QUANTITY_KEYS}
+        shown = (*QUANTITY_KEYS, *self.further)
+        train = {f"train_{name}": means.get(name) for name in shown}
+        val = {f"val_{name}": float(loss.terms[name]) if name in loss.terms else None for name in shown}
         total = sum(weight * (means.get(name) or 0.0) for name, (weight, _) in self.stages.losses.terms.items())
-        return {
+        found = {
             "cycle": progress.cycle,
             "epoch": progress.epoch_now,
             "update": progress.update,
@@ -284,9 +291,9 @@ class Cycles:
             "lr": next(iter(running.rates.values())),
             "grad_norm": running.grad_norm / running.updates,
             "train_loss": total,
-            **{f"train_{name}": value for name, value in train.items()},
+            **train,
             "val_loss": float(loss.total),
-            **{f"val_{name}": value for name, value in val.items()},
+            **val,
             **validation_columns(metrics["all"]),
             "structures_per_second": running.structures / max(running.seconds, 1e-9),
             "peak_memory_mib": peak_memory(self.device),
@@ -294,6 +301,7 @@ class Cycles:
             "best": best,
             "partial": partial,
         }
+        return {name: found[name] for name in columns_with(self.further)}
 
     def _save(self, name: str) -> None:
         self.tally.flush(self.state.progress.running.errors)

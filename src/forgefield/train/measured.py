@@ -44,24 +44,25 @@ def chosen_atoms(settings: LossKeys) -> AtomChoice | None:
 
 
 def measured_in_training(settings: TrainSettings, potential: Potential) -> Measured:
-    """Return what a fit is judged by: energy, forces, stress, and every other target that has weight in any stage."""
-    known = {**QUANTITIES, **DERIVED, **potential.architecture.extra_quantities()}
-    weights = [settings.loss_weights(stage) for stage in (1, 2)]
-    further = [known[name] for name in settings.targets if any(of_stage[name] for of_stage in weights)]
+    """Return what a fit is judged by: energy, forces, stress, and all of `targets` that the model predicts."""
+    known = {**DERIVED, **potential.architecture.extra_quantities()}
+    further = tuple(known[name] for name in settings.targets if name in known)
     return Measured((*STANDARD, *further), chosen_atoms(settings))
 
 
-def measured_in_evaluation(potential: Potential, *, free_atoms: bool = False) -> Measured:
-    """Return what a model is judged by without a loss: all that it predicts.
+def measured_in_evaluation(
+    potential: Potential, settings: TrainSettings | None = None, *, free_atoms: bool = False
+) -> Measured:
+    """Return what a model is judged by: all that it predicts.
 
     Args:
         potential: the model.
+        settings: of the fit that it comes from, if that is known: its atoms count, and the virial if it is a target.
         free_atoms: leave atoms that are held fixed out of the errors of forces.
     """
-    own = tuple(potential.architecture.extra_quantities().values())
-    return Measured((*STANDARD, *own), AtomChoice(free_only=True) if free_atoms else None)
-
-
-def error_names(quantity: Quantity) -> tuple[str, str]:
-    """Return the names of the mean absolute and the root mean square error of a further quantity."""
-    return f"{quantity.name}_mae", f"{quantity.name}_rmse"
+    own = dict(potential.architecture.extra_quantities())
+    choice = AtomChoice(free_only=True) if free_atoms else None
+    if settings is not None:
+        own |= {name: DERIVED[name] for name in settings.targets if name in DERIVED}
+        choice = chosen_atoms(settings)
+    return Measured((*STANDARD, *own.values()), choice)

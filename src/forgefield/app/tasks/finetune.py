@@ -23,6 +23,7 @@ from forgefield.models.bundle import read_manifest, sha256
 from forgefield.models.widening import TensorRow
 from forgefield.train.checkpoint import STATE
 from forgefield.train.evaluate import evaluate
+from forgefield.train.measured import measured_in_evaluation
 
 REFERENCES = {"keep": "of the model", "estimate": "estimated from the new data", "given": "replaced by data.e0"}
 
@@ -60,7 +61,8 @@ def tell_start(run: Run, start: Start, data: TrainingData) -> None:
     """Say and record exactly what was loaded, and its errors before any training."""
     potential = start.potential
     with run.record.stage("evaluation"):
-        before = evaluate(potential, checking_loader(run, potential, data.checked)).metrics
+        measured = measured_in_evaluation(potential, run.config.train)
+        before = evaluate(potential, checking_loader(run, potential, data.checked), measured=measured).metrics
     origin = _origin(run)
     record = {**origin, **start.to_json(), "errors_before": before["all"], "errors_before_by_head": before["by_head"]}
     run.record.note(start=record)
