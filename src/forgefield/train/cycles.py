@@ -17,17 +17,17 @@ from forgefield.train.checkpoint import save_checkpoint
 from forgefield.train.compilation import Compilation
 from forgefield.train.continuation import Stamp
 from forgefield.train.evaluate import validate
-from forgefield.train.loss import QUANTITY_KEYS, LossReport, weight_key
+from forgefield.train.history import history_row
+from forgefield.train.intervals import Interval
+from forgefield.train.loss import weight_key
 from forgefield.train.measured import measured_in_training
-from forgefield.train.metrics import Metrics
 from forgefield.train.mixed import lacking
 from forgefield.train.plan import batches_per_update, planned_updates, updates_per_epoch, usable_batches
 from forgefield.train.ranking import folder_name, prune, rank
 from forgefield.train.rates import Moment
-from forgefield.train.recorder import Recorder, peak_memory, validation_columns
+from forgefield.train.recorder import Recorder
 from forgefield.train.settings import TrainSettings
 from forgefield.train.signals import WATCHED, StopRequest, name_of
-from forgefield.train.sink import Row, columns_with
 from forgefield.train.stages import Stages
 from forgefield.train.state import Best, Running, TrainState
 from forgefield.train.step import NotFiniteError, UpdateReport, take_update
@@ -43,9 +43,10 @@ _TIME_OVER = 1000  # beyond every signal's number
 class Cycles:
     """Counts updates; a cycle is `cycle_steps` of them or an epoch.
 
-    A cycle ends with: validation of the averaged weights, best, schedule, record, checkpoint. A cycle cut short by the
-    end of training is validated, recorded and saved too, but the schedule does not step and the count goes on, so that
-    continuing is the same as never having stopped.
+    A cycle ends with: validation of the averaged weights, best, schedule, record, checkpoint; `validate_every` may put
+    all but the checkpoint after fewer updates, or after more cycles. A cycle cut short by the end of training is
+    validated, recorded and saved too, but the schedule does not step and the count goes on, so that continuing is the
+    same as never having stopped.
 
     Args:
         state: what moves.
@@ -80,6 +81,7 @@ class Cycles:
             raise DataError("there are no validation structures", fix="set data.val or a larger data.val_fraction")
         self.updates_per_epoch = updates_per_epoch(len(train_loader), settings)
         self.stopping = Stopping(state, settings)
+        self.validation = Interval.read(settings.validate_every)
         self.started = self.tick = time.monotonic()
         self.seconds_before = state.progress.seconds
         self.updates_here = 0
@@ -106,15 +108,17 @@ class Cycles:
             with closing(self._updates()) as updates:
                 for batches in updates:
                     self._update(batches, recorder)
-                    if self._cycle_is_over():
-                        self._end_cycle(recorder, partial=False)
+                    over = self._cycle_is_over()
+                    due = self.validation.due(self.state.progress, cycle_over=over)
+                    if over or due:
+                        self._end_cycle(recorder, over=over, due=due)
                     if self._stop_reason() is not None:
                         break
         if reason in WATCHED:
             self._save("last")
             recorder.event(f"stopped by {reason} after update {self.state.progress.update}, saved in checkpoints/last")
         elif self.state.progress.running.updates and self.updates_here:
-            self._end_cycle(recorder, partial=True)
+            self._end_cycle(recorder, over=False, due=True, partial=True)
         elif self.saved_update != self.state.progress.update:
             self._save("last")
         return reason
@@ -189,14 +193,13 @@ class Cycles:
         progress, length = self.state.progress, self.settings.cycle_steps
         return progress.cycle_updates >= length if length else progress.batch == 0
 
-    def _end_cycle(self, recorder: Recorder, *, partial: bool) -> None:
+    def _end_cycle(self, recorder: Recorder, *, over: bool, due: bool, partial: bool = False) -> None:
         """Validate where it is due, judge, schedule, record and save, in this order."""
-        progress = self.state.progress
-        if not partial and (progress.cycle + 1) % self.settings.validate_every:
-            self._pass_cycle()
+        if due:
+            self._judge(recorder, over=over, partial=partial)
         else:
-            self._judge_cycle(recorder, partial=partial)
-        if partial or progress.cycle % self.settings.save_every == 0:
+            self._pass_cycle()
+        if partial or (over and self.state.progress.cycle % self.settings.save_every == 0):
             self._save("last")
         self.tick = time.monotonic()
 
@@ -207,8 +210,8 @@ class Cycles:
         progress.seconds = self.seconds_before + time.monotonic() - self.started
         self._reach("cycle")
 
-    def _judge_cycle(self, recorder: Recorder, *, partial: bool) -> None:
-        """Validate, judge, schedule and record."""
+    def _judge(self, recorder: Recorder, *, over: bool, partial: bool) -> None:
+        """Validate, judge, schedule and record, at the end of a cycle or within it."""
         progress = self.state.progress
         self._check_labels(recorder)
         self.tally.flush(progress.running.errors)
@@ -226,7 +229,7 @@ class Cycles:
             raise ForgeError(
                 "the validation loss is not finite", f"epoch {progress.epoch_now}", "lower train.lr, check the data"
             )
-        progress.cycle += not partial
+        progress.cycle += over
         values = validation_values(value, metrics, self.further)
         judged = metric_of(values, self.settings.best_metric)
         entry = Best(judged, progress.epoch_now, progress.cycle, progress.update, progress.stage)
@@ -234,14 +237,19 @@ class Cycles:
         if improved:
             progress.best = entry
         progress.seconds = self.seconds_before + time.monotonic() - self.started
-        row = self._row(loss, metrics, best=improved, partial=partial)
+        row = history_row(
+            progress, self.tick, loss, metrics["all"], self.stages.losses, self.further, self.device,
+            best=improved, partial=partial,
+        )  # fmt: skip
         place = {"cycle": progress.cycle, "epoch": progress.epoch_now, "update": progress.update}
         parts = breakdown(place, progress.running.errors, metrics, progress.running.rates, self.further)
         if not partial:
             self.stopping.judge(values)
             self._reach("validation", value)
+            progress.running = Running()
+        if over:
             self._reach("cycle")
-            progress.running, progress.cycle_updates = Running(), 0
+            progress.cycle_updates = 0
         recorder.cycle(row, parts)
         for name in self.stages.best_names if improved else ():
             self._save(name)
@@ -255,9 +263,9 @@ class Cycles:
                 continue
             key = f"train.{weight_key(name)}"
             what = f"no training structure has {name} labels, but their loss has weight"
-            if not self.settings.cycle_steps and self.state.progress.batch == 0:
+            if not self.settings.cycle_steps and self.state.progress.batch == 0 and self.validation.unit != "update":
                 raise DataError(what, key, f"set {key}: 0, or give the labels (data.{name}_key)")
-            recorder.note(f"{key}: no structure of this cycle has {name} labels")
+            recorder.note(f"{key}: no structure since the last validation has {name} labels")
 
     def _reach(self, moment: Moment, metric: float = 0.0) -> None:
         if self.state.schedule is not None:
@@ -274,34 +282,6 @@ class Cycles:
         if agreed == _TIME_OVER:
             return "max_minutes"
         return name_of(agreed) if agreed else None
-
-    def _row(self, loss: LossReport, metrics: Metrics, *, best: bool, partial: bool) -> Row:
-        progress = self.state.progress
-        running, means = progress.running, progress.running.means()
-        shown = (*QUANTITY_KEYS, *self.further)
-        train = {f"train_{name}": means.get(name) for name in shown}
-        val = {f"val_{name}": float(loss.terms[name]) if name in loss.terms else None for name in shown}
-        total = sum(weight * (means.get(name) or 0.0) for name, (weight, _) in self.stages.losses.terms.items())
-        found = {
-            "cycle": progress.cycle,
-            "epoch": progress.epoch_now,
-            "update": progress.update,
-            "seconds": running.seconds + time.monotonic() - self.tick,
-            "total_seconds": progress.seconds,
-            "lr": next(iter(running.rates.values())),
-            "grad_norm": running.grad_norm / running.updates,
-            "train_loss": total,
-            **train,
-            "val_loss": float(loss.total),
-            **val,
-            **validation_columns(metrics["all"]),
-            "structures_per_second": running.structures / max(running.seconds, 1e-9),
-            "peak_memory_mib": peak_memory(self.device),
-            "skipped_updates": progress.skipped,
-            "best": best,
-            "partial": partial,
-        }
-        return {name: found[name] for name in columns_with(self.further)}
 
     def _save(self, name: str) -> None:
         self.tally.flush(self.state.progress.running.errors)
