@@ -10,6 +10,7 @@ import typer
 from forgefield.app.commands import flags as f
 from forgefield.app.commands.execution import carry_out_flags
 from forgefield.app.commands.flags import tree_of
+from forgefield.core.errors import ConfigError
 
 
 def command(
@@ -35,6 +36,7 @@ def command(
     seed: f.SeedOption = None,
     device: f.DeviceOption = None,
     dtype: f.DtypeOption = None,
+    go_on: f.ContinueOption = False,
     overrides: f.SetOption = None,
 ) -> None:
     """Train a new model.
@@ -52,6 +54,10 @@ def command(
 
       forgefield train -d bulk.xyz --stress-weight 1000 --set model.r_max=6
     """
+    if go_on and out is None:
+        raise ConfigError(
+            "--continue needs the folder of the run", "--out", "give it; without it each run gets a new one"
+        )
     folder = out if out is not None else free_folder(data[0])
     tree = tree_of([
         ("task", "train", "train"), ("backend", backend, "--backend"),
@@ -61,7 +67,7 @@ def command(
             energy_weight, force_weight, stress_weight, max_minutes, seed, device, dtype,
         ),
     ])  # fmt: skip
-    carry_out_flags(tree, overrides)
+    carry_out_flags(tree, overrides, go_on=go_on)
 
 
 TRAINING_FLAGS = (
