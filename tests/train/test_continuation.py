@@ -64,6 +64,19 @@ def test_an_earlier_format_goes_on(tmp_path, name):
     assert events(tmp_path / "b") == ["checkpoint: read as forgefield-checkpoint-1, continued as " + upgrades.FORMAT]
 
 
+def test_an_accepted_rate_keeps_what_the_schedule_of_an_earlier_format_has_done(tmp_path):
+    """Its schedule had halved the rate of 0.02, so 0.2 goes on as 0.1."""
+    for name in ("last", "best"):
+        folder = tmp_path / "checkpoints" / name
+        shutil.copytree(FIXTURES / "format-1", folder)
+        state = json.loads((folder / "state.json").read_text())
+        for group in state["optimizer"]["groups"]:
+            group["lr"] = 0.01
+        (folder / "state.json").write_text(json.dumps(state))
+    run(tmp_path, quiet(epochs=4, **{**OLD, "lr": 0.2}), resume=True, accept=["train.lr"])
+    assert read_history(tmp_path / "history.jsonl")[0]["lr"] == pytest.approx(0.1, rel=1e-12)
+
+
 def test_a_later_format_is_refused():
     with pytest.raises(ModelError, match=r"checkpoint-99.*forgefield-checkpoint-1.*Fix: continue it with the version"):
         upgrades.upgrade({"format": "forgefield-checkpoint-99"}, {}, Path("there"))
