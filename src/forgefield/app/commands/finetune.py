@@ -10,8 +10,7 @@ import typer
 from forgefield.app.commands import flags as f
 from forgefield.app.commands.execution import carry_out_flags
 from forgefield.app.commands.flags import tree_of
-from forgefield.app.commands.train import free_folder, training_flags
-from forgefield.core.errors import ConfigError
+from forgefield.app.commands.train import folder_of, training_flags
 
 
 def command(
@@ -78,11 +77,7 @@ def command(
 
       forgefield finetune -m runs/first -d new.xyz --new-head pbe --estimate-e0 --replay old.xyz
     """
-    if go_on and out is None:
-        raise ConfigError(
-            "--continue needs the folder of the run", "--out", "give it; without it each run gets a new one"
-        )
-    folder = out if out is not None else free_folder(data[0])
+    folder = folder_of(out, data[0], go_on)
     tree = tree_of([
         ("task", "finetune", "finetune"), ("model_in", model, "--model"), ("train.freeze", freeze, "--freeze"),
         ("train.head_key", head, "--head"),

@@ -54,11 +54,7 @@ def command(
 
       forgefield train -d bulk.xyz --stress-weight 1000 --set model.r_max=6
     """
-    if go_on and out is None:
-        raise ConfigError(
-            "--continue needs the folder of the run", "--out", "give it; without it each run gets a new one"
-        )
-    folder = out if out is not None else free_folder(data[0])
+    folder = folder_of(out, data[0], go_on)
     tree = tree_of([
         ("task", "train", "train"), ("backend", backend, "--backend"),
         ("run_dir", folder, "--out"), ("name", folder.name or None, "--out"),
@@ -83,6 +79,17 @@ TRAINING_FLAGS = (
 def training_flags(*values: object) -> list[tuple[str, object, str]]:
     """Pair the values of the shared training flags with their keys, in the order of `TRAINING_FLAGS`."""
     return [(key, value, flag) for (key, flag), value in zip(TRAINING_FLAGS, values, strict=True)]
+
+
+def folder_of(out: Path | None, data: Path, go_on: bool) -> Path:
+    """Return the folder of a run: the one given, or one that is free.
+
+    Raises:
+        ConfigError: a run shall go on, and its folder is not given.
+    """
+    if go_on and out is None:
+        raise ConfigError("--continue needs the folder of the run", "--out", "give it: runs without it get new ones")
+    return out if out is not None else free_folder(data)
 
 
 def free_folder(data: Path) -> Path:
