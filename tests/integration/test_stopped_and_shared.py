@@ -68,6 +68,66 @@ def test_a_signal_ends_training_and_the_same_command_goes_on(settings, tmp_path)
     assert "stopped_by" not in record
 
 
+def killed(file, folder, *words):
+    """Start a run and kill it with SIGKILL as soon as it has a checkpoint."""
+    command = [*COMMAND, "run", str(file), *words]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (folder / "checkpoints" / "last" / "state.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait(timeout=60)
+
+
+def test_a_job_that_is_killed_goes_on_with_the_same_line(settings, tmp_path):
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    keys = {"train__epochs": 4, "train__batch_size": 2, "export__targets": []}
+    done = carried_out("run", written(tmp_path / "straight.yaml", settings(straight, **keys)))
+    assert done.returncode == 0, done.stderr
+    file = written(tmp_path / "cut.yaml", settings(cut, **keys))
+    killed(file, cut, "--continue")
+    refused = carried_out("run", file)
+    assert refused.returncode == 2
+    assert "holds a run that did not end (was killed, or still runs)" in refused.stderr
+    assert f"the same command with --continue, or forgefield resume {cut}, goes on" in refused.stderr
+    other = carried_out("run", file, "--continue", "--set", "train.lr=0.5")
+    assert (other.returncode, "train.lr was 0.01, is 0.5" in other.stderr) == (2, True)
+    again = carried_out("run", file, "--continue")
+    assert again.returncode == 0, again.stderr
+    assert steady(cut) == steady(straight)
+    for name in ("best", "last"):
+        one, two = (folder / "checkpoints" / name / "training.safetensors" for folder in (straight, cut))
+        assert one.read_bytes() == two.read_bytes()
+    before = (cut / "run.json").read_bytes()
+    rest = carried_out("run", file, "--continue")
+    assert (rest.returncode, "this run is finished, nothing is left to do" in rest.stdout) == (0, True)
+    assert (cut / "run.json").read_bytes() == before
+    longer = carried_out("run", file, "--continue", "--set", "train.epochs=5")
+    assert longer.returncode == 0, longer.stderr
+    assert len(steady(cut)) == 5
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(settings, tmp_path):
+    run_dir = tmp_path / "run"
+    file = written(tmp_path / "run.yaml", settings(run_dir, train__epochs=1, export__targets=[]))
+    (run_dir / "checkpoints" / ".last.new").mkdir(parents=True)
+    (run_dir / "notes.txt").write_text("mine")
+    (run_dir / "run.json").write_text('{"status": "running"}')
+    (run_dir / "run.resolved.yaml").write_text(file.read_text())
+    refused = carried_out("run", file)
+    assert (refused.returncode, "the same command with --continue begins it anew" in refused.stderr) == (2, True)
+    again = carried_out("run", file, "--continue")
+    assert again.returncode == 0, again.stderr
+    assert "killed before its first checkpoint; it begins anew" in " ".join(again.stdout.split())
+    assert len(steady(run_dir)) == 1
+    assert (run_dir / "notes.txt").read_text() == "mine"
+
+
+def test_going_on_needs_to_know_where(data):
+    found = carried_out("train", "--data", data / "train.xyz", "--continue")
+    assert (found.returncode, "--out: --continue needs the folder of the run" in found.stderr) == (2, True)
+
+
 def test_a_change_is_accepted_by_flag_and_kept(own_run, capsys):
     def resume(*words):
         with pytest.raises(SystemExit) as ended:

@@ -64,6 +64,19 @@ def test_an_earlier_format_goes_on(tmp_path, name):
     assert events(tmp_path / "b") == ["checkpoint: read as forgefield-checkpoint-1, continued as " + upgrades.FORMAT]
 
 
+def test_an_accepted_rate_keeps_what_the_schedule_of_an_earlier_format_has_done(tmp_path):
+    """Its schedule had halved the rate of 0.02, so 0.2 goes on as 0.1."""
+    for name in ("last", "best"):
+        folder = tmp_path / "checkpoints" / name
+        shutil.copytree(FIXTURES / "format-1", folder)
+        state = json.loads((folder / "state.json").read_text())
+        for group in state["optimizer"]["groups"]:
+            group["lr"] = 0.01
+        (folder / "state.json").write_text(json.dumps(state))
+    run(tmp_path, quiet(epochs=4, **{**OLD, "lr": 0.2}), resume=True, accept=["train.lr"])
+    assert read_history(tmp_path / "history.jsonl")[0]["lr"] == pytest.approx(0.1, rel=1e-12)
+
+
 def test_a_later_format_is_refused():
     with pytest.raises(ModelError, match=r"checkpoint-99.*forgefield-checkpoint-1.*Fix: continue it with the version"):
         upgrades.upgrade({"format": "forgefield-checkpoint-99"}, {}, Path("there"))
@@ -243,8 +256,14 @@ def test_the_place_in_the_epoch_comes_back(tmp_path):
 
     def watched(folder, settings, resume=False):
         loader = load(TRAIN, settings.batch_size, shuffle=True, seed=3)
-        build = loader.build
-        loader.build = lambda places: seen.append(places.tolist()) or build(places)
+        batches = loader.batches
+
+        def taken(epoch=0, start=0):
+            for batch in batches(epoch, start):
+                seen.append(batch.index.tolist())
+                yield batch
+
+        loader.batches = taken
         fit(
             make_potential(noise=0.05), loader, load(VAL), settings, folder=folder, device="cpu", resume=resume,
             config_fingerprint="c", data_fingerprint="d", console=Console(file=io.StringIO()),

@@ -113,7 +113,7 @@ CASES = {
     "log_every": Case(3),
     "progress_bar": Case(True),
     "progress_mininterval": Case(0.1, {"progress_bar": True}),
-    "validate_every": Case(2),
+    "validate_every": Case("4 updates"),
     "loggers": Case(("csv",)),
     "wandb.mode": Case("online", {"loggers": ("wandb",)}),
     "wandb.project": Case("other", {"loggers": ("wandb",)}),

@@ -144,10 +144,10 @@ def test_a_trial_step_that_is_no_number_is_shortened(monkeypatch):
     real = full_batch._backward
 
     def walled(state, batch, losses, counts, tally=None):
-        sums = real(state, batch, losses, counts)
+        sums, share = real(state, batch, losses, counts)
         beyond = (potential.architecture.readouts[0].weight - start).abs().max() > 0.5
         met.append(bool(beyond))
-        return {name: value * (torch.nan if beyond else 1.0) for name, value in sums.items()}
+        return {name: value * (torch.nan if beyond else 1.0) for name, value in sums.items()}, share
 
     monkeypatch.setattr(full_batch, "_backward", walled)
     batches = list(load(TRAIN, 5).batches(0))

@@ -111,7 +111,10 @@ def test_tables_and_lines_say_the_same(tmp_path):
 WITHOUT_CLOCK = [name for name in COLUMNS if "second" not in name and name != "peak_memory_mib"]
 
 
-@pytest.mark.parametrize("more", [{"validate_every": 2}, {"cycle_steps": 2, "validate_every": 3}, {"accum_steps": 2}])
+@pytest.mark.parametrize("more", [
+    {"validate_every": 2}, {"cycle_steps": 2, "validate_every": 3}, {"accum_steps": 2},
+    {"validate_every": "3 updates", "save_every": 2}, {"cycle_steps": 3, "validate_every": "1 epoch"},
+])  # fmt: skip
 def test_a_continued_fit_has_the_records_of_a_straight_one(tmp_path, more):
     """The second attempt begins within the sums of an epoch; rows that it computes again stand once."""
     settings = quiet(batch_size=2, epochs=4, **more)
@@ -158,6 +161,49 @@ def test_validation_saving_and_schedule_are_independent(tmp_path):
     ]  # fmt: skip
     lines = [line.split()[1].split("/")[0] for line in text.getvalue().splitlines() if line.startswith("update")]
     assert lines == ["7", "14", "21"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        ({"validate_every": "4 updates"}, [(4, 0), (8, 1), (12, 2), (15, 3)]),
+        ({"validate_every": "2 epochs"}, [(10, 2), (15, 3)]),
+        ({"validate_every": "1 epoch", "cycle_steps": 3, "drop_last": True}, [(5, 1), (10, 3), (15, 5)]),
+        ({"validate_every": "2 cycles", "cycle_steps": 3, "drop_last": True}, [(6, 2), (12, 4), (15, 5)]),
+    ],
+)
+def test_validation_has_an_interval_of_its_own(tmp_path, keys, wanted):
+    """Five updates an epoch; rows are (updates, cycles). Schedule, checkpoints and log lines go their own ways."""
+    own = {"scheduler": "step", "step_size": 1, "gamma": 0.5, "log_every": 7, "ema_decay": None}
+    text = io.StringIO()
+    run(tmp_path, quiet(batch_size=2, epochs=3, **own, **keys), console=Console(file=text, width=200))
+    rows = read_history(tmp_path / "history.jsonl")
+    assert [(row["update"], row["cycle"]) for row in rows] == wanted
+    for row in rows:  # the rate is that of the last update, halved after each epoch
+        assert row["lr"] == 0.02 * 0.5 ** ((row["update"] - 1) // 5)
+    lines = [line.split()[1].split("/")[0] for line in text.getvalue().splitlines() if line.startswith("update")]
+    assert lines == ["7", "14"]
+    run(tmp_path / "every", quiet(batch_size=2, epochs=3, **own))
+    every = {row["update"]: row["val_loss"] for row in read_history(tmp_path / "every" / "history.jsonl")}
+    common = [row for row in rows if row["update"] in every]
+    assert [row["val_loss"] for row in common] == [every[row["update"]] for row in common]
+    assert common
+
+
+def test_early_stops_and_plateau_count_validations_within_an_epoch(tmp_path):
+    from test_fit import at_rest
+
+    keys = {"lr_factor": 0.5, "plateau_patience": 0, "ema_decay": None, "validate_every": "2 updates", "batch_size": 2}
+    stop = ({"metric": "loss", "patience": 3},)
+    _, result = run(tmp_path, quiet(**keys, epochs=8, early_stops=stop), potential=at_rest())
+    rows = read_history(tmp_path / "history.jsonl")
+    assert [(row["update"], row["lr"]) for row in rows] == [(2, 0.02), (4, 0.02), (6, 0.01), (8, 0.005)]
+    assert (result.reason, rows[-1]["partial"]) == ("early_stops", False)
+
+
+@pytest.mark.parametrize("value", [0, -1, "0 updates", "5 steps", "often", "1.5 epochs"])
+def test_what_is_no_interval_is_refused(value):
+    refuse("is no interval|valid", "validate_every", validate_every=value)
 
 
 def test_plateau_steps_after_each_validation_only(tmp_path):
@@ -358,7 +404,10 @@ def test_the_tally_does_not_touch_gradients():
         potential = make_potential()
         outputs = potential(batch.graph)
         if with_tally:
-            Tally.of(potential).add(outputs, batch)
+            tally = Tally.of(potential)
+            tally.add(outputs, batch)
+            tally.end_update({})
+            tally.flush({})
         losses(outputs, batch.labels).total.backward()
         gradients.append([p.grad for p in potential.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from charged_toy import charged_structures, make_charged
 from safetensors.torch import load_file
 from toy import load, make_potential, make_structures
 
 from forgefield.core.errors import DeviceError
 from forgefield.train import evaluate
 from forgefield.train.joining import launched
+from forgefield.train.measured import measured_in_evaluation
 from forgefield.train.recorder import read_history
+from forgefield.train.table import gathered, joined, table_of
 from forgefield.train.team import ALONE
 
 MINUTE = 60.0
@@ -152,10 +155,23 @@ def test_tables_travel_whatever_their_order_in_memory():
     table = evaluate.gather(make_potential(), loader)
     turned = table._replace(forces=np.asfortranarray(table.forces), stress=table.stress.copy().transpose(0, 2, 1))
     heads = np.zeros(len(loader.dataset), dtype=np.int64)
-    (back,), (same,) = evaluate._gathered([turned], [heads], ALONE)
+    (back,), (same,) = gathered([turned], [heads], ALONE)
     assert np.array_equal(same, heads)
-    for name, value in turned._asdict().items():
-        assert np.array_equal(getattr(back, name), value), name
+    for name in set(turned._fields) - {"further"}:
+        assert np.array_equal(getattr(back, name), getattr(turned, name)), name
+
+
+def test_charges_and_dipoles_travel_too():
+    potential, loader, parts, heads = make_charged(), load(charged_structures(), 4), [], []
+    for batch in loader.batches():
+        parts.append(table_of(batch, potential(batch.graph), measured_in_evaluation(potential)))
+        heads.append(np.zeros(len(batch.index), dtype=np.int64))
+    (back,), _ = gathered(parts, heads, ALONE)
+    whole = joined(parts)
+    assert set(back.further) == set(whole.further) == {"charges", "dipole", "gap"}
+    for name, one in whole.further.items():
+        assert back.further[name].per == one.per
+        assert all(np.array_equal(a, b) for a, b in zip(back.further[name][:3], one[:3], strict=True)), name
 
 
 TORCHRUN = {

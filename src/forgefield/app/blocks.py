@@ -45,6 +45,10 @@ class EvalSettings(Settings):
     """`eval`: how evaluate and infer compute."""
 
     energy_only: bool = Field(default=False, description="Compute energies only; skip forces and stress.")
+    free_atoms: bool = Field(
+        default=False,
+        description="evaluate: leave atoms held fixed out of the force errors, as train.train_on_free_atoms does.",
+    )
     amp: bool = Field(default=False, description="Use half precision where it is safe (CUDA only); less exact.")
     matmul: Matmul = Field(
         default="float32",

@@ -124,6 +124,10 @@ class RunFolder:
                 folder._discard(before, keep_root=existed)
             raise
 
+    def clear(self) -> None:
+        """Remove what a run has written here; other files stay."""
+        self._discard(set(), keep_root=True)
+
     def _discard(self, before: set[Path], keep_root: bool) -> None:
         """Remove the files of the layout that were not there `before`, and the folder if it is then empty."""
         for path in (self.root / name for name in _LAYOUT):

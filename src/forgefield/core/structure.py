@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class Structure:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    @property
+    @cached_property
     def volume(self) -> float:
         """Volume of the cell, Å^3; 0 for a molecule without one."""
         return float(abs(np.linalg.det(self.cell)))

@@ -90,6 +90,9 @@ def _quantities(structures: Sequence[Structure]) -> dict[str, Quantity]:
 
 def _joined(structures: Sequence[Structure], quantity: Quantity) -> tuple[np.ndarray, np.ndarray]:
     """Values and which of them are labels, one row per structure or atom."""
+    if not any(quantity.name in s.labels for s in structures):
+        rows = len(structures) if quantity.per == "structure" else sum(map(len, structures))
+        return np.zeros((rows, *quantity.shape)), np.zeros(rows, dtype=bool)
     values, has = [], []
     for s in structures:
         rows = 1 if quantity.per == "structure" else len(s)
@@ -102,6 +105,8 @@ def _joined(structures: Sequence[Structure], quantity: Quantity) -> tuple[np.nda
 
 def _per_atom(structures: Sequence[Structure], name: str, default: bool | int) -> np.ndarray:
     """A field of every atom, (N,); the default where a structure has none."""
+    if all(getattr(s, name) is None for s in structures):
+        return np.full(sum(map(len, structures)), default)
     parts: list[np.ndarray] = []
     for s in structures:
         value = getattr(s, name)

@@ -21,6 +21,7 @@ from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 
 AHEAD = 2  # batches prepared per worker before they are asked for
+IN_A_ROW, FEW_PAIRS = 8, 200_000  # without workers: batches made at once, and their pairs, some 20 MiB
 
 
 class Batch(NamedTuple):
@@ -86,7 +87,7 @@ class Loader:
     def prepared(self, chosen: Sequence[np.ndarray]) -> Iterator[Batch]:
         """Yield the batches of the structures at these places, prepared ahead if there are workers."""
         if self.num_workers == 0:
-            yield from map(self.build, chosen)
+            yield from self._in_rows(chosen)
             return
         with ThreadPoolExecutor(self.num_workers, thread_name_prefix="batch") as pool:
             waiting: deque[Future[Batch]] = deque()
@@ -101,6 +102,19 @@ class Loader:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def _in_rows(self, chosen: Sequence[np.ndarray]) -> Iterator[Batch]:
+        """Yield batches, several small ones made in a row: between two steps of a model each would cost twice that."""
+        ready: deque[Batch] = deque()
+        pairs = 0
+        for places in chosen:
+            ready.append(self.build(places))
+            pairs += ready[-1].graph.pair_first.shape[0]
+            if len(ready) == IN_A_ROW or pairs > FEW_PAIRS:
+                while ready:
+                    yield ready.popleft()
+                pairs = 0
+        yield from ready
 
     def table_size(self, place: int) -> tuple[int, int]:
         """Return atoms and the largest number of neighbours of the structure at a place."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
-from forgefield.graph.pairs import Pairs, find_pairs
+from forgefield.graph.pairs import find_pairs
+from forgefield.graph.pieces import Piece, make_piece
 
 BYTES_PER_MB = 2**20
 
@@ -18,7 +19,7 @@ class Sample(NamedTuple):
     """A structure and its pairs."""
 
     structure: Structure
-    pairs: Pairs
+    pairs: Piece
 
     @property
     def n_bytes(self) -> int:
@@ -54,7 +55,7 @@ class SampleCache:
         if kept is not None:
             return kept
         structure = self.dataset[index]
-        sample = Sample(structure, find_pairs(structure, self.cutoff))
+        sample = Sample(structure, make_piece(find_pairs(structure, self.cutoff), len(structure)))
         with self._lock:
             if index not in self._kept and sample.n_bytes <= self._room:
                 self._room -= sample.n_bytes

@@ -12,6 +12,9 @@ from forgefield.core.structure import Structure
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.graph.pairs import Pairs, find_pairs
+from forgefield.graph.pieces import Piece, fill_table, make_piece
+
+_NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 def build_graph(
@@ -21,7 +24,7 @@ def build_graph(
     heads: Sequence[str] = ("default",),
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-    pairs: Sequence[Pairs] | None = None,
+    pairs: Sequence[Pairs | Piece] | None = None,
 ) -> Graph:
     """Join structures into one graph.
 
@@ -31,23 +34,24 @@ def build_graph(
         heads: the model's heads; a structure's `head` picks one, None means the first.
         dtype: of the floating tensors.
         device: where the tensors go.
-        pairs: pairs found before, one set per structure.
+        pairs: pairs found before, one set per structure; as pieces they cost least.
 
     Raises:
         DataError: a structure names a head that the model has not.
     """
     if pairs is None:
         pairs = [find_pairs(s, needs.cutoff) for s in structures]
+    pieces = [p if isinstance(p, Piece) else make_piece(p, len(s)) for p, s in zip(pairs, structures, strict=True)]
     sizes = np.array([len(s) for s in structures])
-    start = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     numbers = np.concatenate([s.numbers for s in structures])
     order = np.argsort(numbers, kind="stable")
     inverse = np.empty_like(order)
     inverse[order] = np.arange(len(order))
-    first = inverse[np.concatenate([p.first + o for p, o in zip(pairs, start, strict=True)]).astype(np.int64)]
-    second = inverse[np.concatenate([p.second + o for p, o in zip(pairs, start, strict=True)]).astype(np.int64)]
-    shift = np.concatenate([p.shift @ s.cell for p, s in zip(pairs, structures, strict=True)])
-    table = _neighbour_table(first, second, len(numbers))
+    offset = np.repeat(np.cumsum(sizes) - sizes, [len(p.first) for p in pieces])
+    first = inverse[np.concatenate([p.first for p in pieces]) + offset]
+    second = inverse[np.concatenate([p.second for p in pieces]) + offset]
+    shift = np.concatenate([_translations(p, s) for p, s in zip(pieces, structures, strict=True)])
+    table = fill_table(pieces, first, second, len(numbers), _NUMPY.get(dtype, np.float64))
     integers = {
         "numbers": numbers[order],
         "structure": np.repeat(np.arange(len(structures)), sizes)[order],
@@ -76,29 +80,6 @@ def _head_index(structure: Structure, heads: Sequence[str]) -> int:
     return list(heads).index(structure.head)
 
 
-def _neighbour_table(first: np.ndarray, second: np.ndarray, n_atoms: int) -> dict[str, np.ndarray]:
-    """Padded table of directed edges by receiver, with the slots of each pair and of each reverse edge."""
-    n_pairs = len(first)
-    receiver = np.concatenate([second, first])
-    degree = np.bincount(receiver, minlength=n_atoms)
-    width = int(degree.max()) if n_pairs else 0
-    by_receiver = np.argsort(receiver, kind="stable")
-    rank = np.empty(2 * n_pairs, dtype=np.int64)
-    rank[by_receiver] = np.arange(2 * n_pairs) - np.repeat(np.cumsum(degree) - degree, degree)
-    slot = receiver * width + rank
-    forward, backward = slot[:n_pairs], slot[n_pairs:]
-    sender, pair = np.zeros(n_atoms * width, np.int64), np.zeros(n_atoms * width, np.int64)
-    sign, reverse = np.zeros(n_atoms * width), np.arange(n_atoms * width)
-    sender[forward], sender[backward] = first, second
-    pair[forward] = pair[backward] = np.arange(n_pairs)
-    sign[forward], sign[backward] = 1.0, -1.0
-    reverse[forward], reverse[backward] = backward, forward
-    shape = (n_atoms, width)
-    return {
-        "table_sender": sender.reshape(shape),
-        "table_pair": pair.reshape(shape),
-        "table_sign": sign.reshape(shape),
-        "reverse": reverse,
-        "slot_forward": forward,
-        "slot_backward": backward,
-    }
+def _translations(piece: Piece, structure: Structure) -> np.ndarray:
+    """What is added to the second atom of each pair, (P, 3), Å."""
+    return piece.shift @ structure.cell if structure.pbc.any() else np.zeros(piece.shift.shape)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forgefield.train.sink import PART_COLUMNS, Part
+from forgefield.train.sink import PLACE_COLUMNS, Part, part_columns_with
 from forgefield.train.tally import Sums, errors_of
-
-_ERRORS = PART_COLUMNS[PART_COLUMNS.index("lr") + 1 :]
 
 
 def breakdown(
-    place: Mapping[str, int], sums: Sums, metrics: Mapping[str, Any], rates: Mapping[str, float]
+    place: Mapping[str, int],
+    sums: Sums,
+    metrics: Mapping[str, Any],
+    rates: Mapping[str, float],
+    further: Sequence[str] = (),
 ) -> list[Part]:
     """Return the rows of a breakdown.
 
@@ -21,15 +23,17 @@ def breakdown(
         sums: errors of the training predictions since the last validation, see `tally.Tally`.
         metrics: of the validation, with `by_head` and `by_element`.
         rates: learning rate of each parameter group in the last update.
+        further: names of the quantities beside energy, forces and stress.
     """
+    columns = part_columns_with(further)[len(PLACE_COLUMNS) :]
+
+    def row(part: str, group: str, name: str, values: Mapping[str, Any]) -> Part:
+        return {**place, "set": part, "group": group, "name": name, **{key: values.get(key) for key in columns}}
+
     trained = errors_of(sums)
-    rows = [_row(place, "train", "parameters", name, {"lr": rate}) for name, rate in rates.items()]
+    rows = [row("train", "parameters", name, {"lr": rate}) for name, rate in rates.items()]
     for group in ("head", "element"):
-        rows += [_row(place, "train", group, name, errors) for name, errors in trained.get(group, {}).items()]
+        rows += [row("train", group, name, errors) for name, errors in trained.get(group, {}).items()]
         judged: Mapping[str, Mapping[str, Any]] = metrics.get(f"by_{group}", {})
-        rows += [_row(place, "val", group, name, errors) for name, errors in judged.items()]
+        rows += [row("val", group, name, errors) for name, errors in judged.items()]
     return rows
-
-
-def _row(place: Mapping[str, int], part: str, group: str, name: str, values: Mapping[str, Any]) -> Part:
-    return {**place, "set": part, "group": group, "name": name, **{key: values.get(key) for key in ("lr", *_ERRORS)}}

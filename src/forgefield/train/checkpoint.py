@@ -117,6 +117,11 @@ def _load_moving(state: TrainState, record: dict[str, Any], tensors: dict[str, T
         state.scaler.load_state_dict(record["scaler"])
 
 
+def has_checkpoint(checkpoints: Path) -> bool:
+    """Say whether a folder of checkpoints has one from which a fit can go on, also if a kill cut its renaming short."""
+    return any((checkpoints / name / STATE).is_file() for name in ("last", ".last.old", "best", ".best.old"))
+
+
 def recover(folder: Path) -> None:
     """Put in order what a program that was killed while writing left below a run folder."""
     with disk_errors(folder):

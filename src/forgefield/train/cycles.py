@@ -17,16 +17,17 @@ from forgefield.train.checkpoint import save_checkpoint
 from forgefield.train.compilation import Compilation
 from forgefield.train.continuation import Stamp
 from forgefield.train.evaluate import validate
-from forgefield.train.loss import QUANTITY_KEYS, LossReport, weight_key
-from forgefield.train.metrics import Metrics
+from forgefield.train.history import history_row
+from forgefield.train.intervals import Interval
+from forgefield.train.loss import weight_key
+from forgefield.train.measured import measured_in_training
 from forgefield.train.mixed import lacking
 from forgefield.train.plan import batches_per_update, planned_updates, updates_per_epoch, usable_batches
 from forgefield.train.ranking import folder_name, prune, rank
 from forgefield.train.rates import Moment
-from forgefield.train.recorder import Recorder, peak_memory, validation_columns
+from forgefield.train.recorder import Recorder
 from forgefield.train.settings import TrainSettings
 from forgefield.train.signals import WATCHED, StopRequest, name_of
-from forgefield.train.sink import Row
 from forgefield.train.stages import Stages
 from forgefield.train.state import Best, Running, TrainState
 from forgefield.train.step import NotFiniteError, UpdateReport, take_update
@@ -42,9 +43,10 @@ _TIME_OVER = 1000  # beyond every signal's number
 class Cycles:
     """Counts updates; a cycle is `cycle_steps` of them or an epoch.
 
-    A cycle ends with: validation of the averaged weights, best, schedule, record, checkpoint. A cycle cut short by the
-    end of training is validated, recorded and saved too, but the schedule does not step and the count goes on, so that
-    continuing is the same as never having stopped.
+    A cycle ends with: validation of the averaged weights, best, schedule, record, checkpoint; `validate_every` may put
+    all but the checkpoint after fewer updates, or after more cycles. A cycle cut short by the end of training is
+    validated, recorded and saved too, but the schedule does not step and the count goes on, so that continuing is the
+    same as never having stopped.
 
     Args:
         state: what moves.
@@ -69,7 +71,9 @@ class Cycles:
         self.state, self.settings, self.stamp = state, settings, stamp
         self.train_loader, self.val_loader = train_loader, val_loader
         self.stages = Stages(state, settings)
-        self.tally = Tally.of(state.potential)
+        self.measured = measured_in_training(settings, state.potential)
+        self.further = tuple(quantity.name for quantity in self.measured.further)
+        self.tally = Tally.of(state.potential, self.measured, state.team)
         self.checkpoints, self.device = checkpoints, device
         self.usable = usable_batches(len(train_loader), settings)
         self.per_update = batches_per_update(self.usable, settings)
@@ -77,6 +81,7 @@ class Cycles:
             raise DataError("there are no validation structures", fix="set data.val or a larger data.val_fraction")
         self.updates_per_epoch = updates_per_epoch(len(train_loader), settings)
         self.stopping = Stopping(state, settings)
+        self.validation = Interval.read(settings.validate_every)
         self.started = self.tick = time.monotonic()
         self.seconds_before = state.progress.seconds
         self.updates_here = 0
@@ -103,15 +108,17 @@ class Cycles:
             with closing(self._updates()) as updates:
                 for batches in updates:
                     self._update(batches, recorder)
-                    if self._cycle_is_over():
-                        self._end_cycle(recorder, partial=False)
+                    over = self._cycle_is_over()
+                    due = self.validation.due(self.state.progress, cycle_over=over)
+                    if over or due:
+                        self._end_cycle(recorder, over=over, due=due)
                     if self._stop_reason() is not None:
                         break
         if reason in WATCHED:
             self._save("last")
             recorder.event(f"stopped by {reason} after update {self.state.progress.update}, saved in checkpoints/last")
         elif self.state.progress.running.updates and self.updates_here:
-            self._end_cycle(recorder, partial=True)
+            self._end_cycle(recorder, over=False, due=True, partial=True)
         elif self.saved_update != self.state.progress.update:
             self._save("last")
         return reason
@@ -136,7 +143,6 @@ class Cycles:
     def _update(self, shares: list[Batch | None], recorder: Recorder) -> None:
         progress, batches = self.state.progress, [batch for batch in shares if batch is not None]
         rates, epoch, before = self.state.learning_rates, progress.epoch + 1, progress.running.seconds
-        self.tally.reset()
         try:
             report = take_update(
                 self.state,
@@ -178,7 +184,7 @@ class Cycles:
         running.structures += report.n_structures
         running.grad_norm += report.grad_norm
         running.rates = rates
-        self.tally.add_to(running.errors)
+        self.tally.end_update(running.errors)
         running.seconds += now - self.tick
         self.tick = now
         self.state.progress.skipped += report.skipped
@@ -187,14 +193,13 @@ class Cycles:
         progress, length = self.state.progress, self.settings.cycle_steps
         return progress.cycle_updates >= length if length else progress.batch == 0
 
-    def _end_cycle(self, recorder: Recorder, *, partial: bool) -> None:
+    def _end_cycle(self, recorder: Recorder, *, over: bool, due: bool, partial: bool = False) -> None:
         """Validate where it is due, judge, schedule, record and save, in this order."""
-        progress = self.state.progress
-        if not partial and (progress.cycle + 1) % self.settings.validate_every:
-            self._pass_cycle()
+        if due:
+            self._judge(recorder, over=over, partial=partial)
         else:
-            self._judge_cycle(recorder, partial=partial)
-        if partial or progress.cycle % self.settings.save_every == 0:
+            self._pass_cycle()
+        if partial or (over and self.state.progress.cycle % self.settings.save_every == 0):
             self._save("last")
         self.tick = time.monotonic()
 
@@ -205,35 +210,46 @@ class Cycles:
         progress.seconds = self.seconds_before + time.monotonic() - self.started
         self._reach("cycle")
 
-    def _judge_cycle(self, recorder: Recorder, *, partial: bool) -> None:
-        """Validate, judge, schedule and record."""
+    def _judge(self, recorder: Recorder, *, over: bool, partial: bool) -> None:
+        """Validate, judge, schedule and record, at the end of a cycle or within it."""
         progress = self.state.progress
         self._check_labels(recorder)
+        self.tally.flush(progress.running.errors)
         with self.state.averaged():
             loss, metrics = validate(
-                self.state.potential, self.val_loader, self.stages.losses, amp=self.state.amp, team=self.state.team
+                self.state.potential,
+                self.val_loader,
+                self.stages.losses,
+                amp=self.state.amp,
+                team=self.state.team,
+                measured=self.measured,
             )
         value = float(loss.total)
         if not math.isfinite(value):
             raise ForgeError(
                 "the validation loss is not finite", f"epoch {progress.epoch_now}", "lower train.lr, check the data"
             )
-        progress.cycle += not partial
-        values = validation_values(value, metrics)
+        progress.cycle += over
+        values = validation_values(value, metrics, self.further)
         judged = metric_of(values, self.settings.best_metric)
         entry = Best(judged, progress.epoch_now, progress.cycle, progress.update, progress.stage)
         improved, ranked = progress.improves(judged), rank(progress, entry, self.settings.best_k)
         if improved:
             progress.best = entry
         progress.seconds = self.seconds_before + time.monotonic() - self.started
-        row = self._row(loss, metrics, best=improved, partial=partial)
+        row = history_row(
+            progress, self.tick, loss, metrics["all"], self.stages.losses, self.further, self.device,
+            best=improved, partial=partial,
+        )  # fmt: skip
         place = {"cycle": progress.cycle, "epoch": progress.epoch_now, "update": progress.update}
-        parts = breakdown(place, progress.running.errors, metrics, progress.running.rates)
+        parts = breakdown(place, progress.running.errors, metrics, progress.running.rates, self.further)
         if not partial:
             self.stopping.judge(values)
             self._reach("validation", value)
+            progress.running = Running()
+        if over:
             self._reach("cycle")
-            progress.running, progress.cycle_updates = Running(), 0
+            progress.cycle_updates = 0
         recorder.cycle(row, parts)
         for name in self.stages.best_names if improved else ():
             self._save(name)
@@ -247,9 +263,9 @@ class Cycles:
                 continue
             key = f"train.{weight_key(name)}"
             what = f"no training structure has {name} labels, but their loss has weight"
-            if not self.settings.cycle_steps and self.state.progress.batch == 0:
+            if not self.settings.cycle_steps and self.state.progress.batch == 0 and self.validation.unit != "update":
                 raise DataError(what, key, f"set {key}: 0, or give the labels (data.{name}_key)")
-            recorder.note(f"{key}: no structure of this cycle has {name} labels")
+            recorder.note(f"{key}: no structure since the last validation has {name} labels")
 
     def _reach(self, moment: Moment, metric: float = 0.0) -> None:
         if self.state.schedule is not None:
@@ -267,33 +283,8 @@ class Cycles:
             return "max_minutes"
         return name_of(agreed) if agreed else None
 
-    def _row(self, loss: LossReport, metrics: Metrics, *, best: bool, partial: bool) -> Row:
-        progress = self.state.progress
-        running, means = progress.running, progress.running.means()
-        train = {name: means.get(name) for name in QUANTITY_KEYS}
-        val = {name: float(loss.terms[name]) if name in loss.terms else None for name in QUANTITY_KEYS}
-        total = sum(weight * (means.get(name) or 0.0) for name, (weight, _) in self.stages.losses.terms.items())
-        return {
-            "cycle": progress.cycle,
-            "epoch": progress.epoch_now,
-            "update": progress.update,
-            "seconds": running.seconds + time.monotonic() - self.tick,
-            "total_seconds": progress.seconds,
-            "lr": next(iter(running.rates.values())),
-            "grad_norm": running.grad_norm / running.updates,
-            "train_loss": total,
-            **{f"train_{name}": value for name, value in train.items()},
-            "val_loss": float(loss.total),
-            **{f"val_{name}": value for name, value in val.items()},
-            **validation_columns(metrics["all"]),
-            "structures_per_second": running.structures / max(running.seconds, 1e-9),
-            "peak_memory_mib": peak_memory(self.device),
-            "skipped_updates": progress.skipped,
-            "best": best,
-            "partial": partial,
-        }
-
     def _save(self, name: str) -> None:
+        self.tally.flush(self.state.progress.running.errors)
         save_checkpoint(self.checkpoints / name, self.state, self.stamp)
         if name == "last":
             self.saved_update = self.state.progress.update

@@ -34,8 +34,7 @@ class WeightAverage:
         """Take the current weights into the average."""
         self.updates += 1
         share = 1.0 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, parameter in self.parameters.items():
-            self.values[name].lerp_(parameter, share)
+        torch._foreach_lerp_(list(self.values.values()), list(self.parameters.values()), share)
 
     @torch.no_grad()
     def load(self, updates: int, values: Mapping[str, Tensor]) -> None:

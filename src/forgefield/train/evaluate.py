@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
 from forgefield.core.errors import DataError
 from forgefield.core.settings import Matmul
 from forgefield.models.precision import autocast, matmul_precision, missing
 from forgefield.train.loss import LossReport, WeightedLoss
-from forgefield.train.metrics import Metrics, Table, measure_errors
+from forgefield.train.measured import Measured, measured_in_evaluation
+from forgefield.train.metrics import Errors, Metrics, measure_errors
 from forgefield.train.mixed import usable_type
 from forgefield.train.packing import Packer
+from forgefield.train.table import Table, gathered, host, joined, table_of
 from forgefield.train.team import ALONE, Team
 
 if TYPE_CHECKING:
+    from forgefield.core.structure import Structure
     from forgefield.data.loader import Batch, Loader
     from forgefield.models.potential import Outputs, Potential
+
+STANDARD = Measured()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +40,16 @@ class Prediction:
         energy: total energy, eV.
         forces: (n, 3), eV/Å; None if only energies were asked for.
         stress: (3, 3), eV/Å^3, zero without a cell; None if only energies were asked for.
+        further: what else was measured, by name: components of the structure, (D,), or of its atoms, (n, D).
+        counted: atoms whose forces are compared with labels, (n,), bool; None without forces.
     """
 
     index: int
     energy: float
     forces: np.ndarray | None
     stress: np.ndarray | None
+    further: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    counted: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +76,7 @@ def evaluate(
     matmul: Matmul = "float32",
     memory: float | None = None,
     progress: Callable[[int], None] | None = None,
+    measured: Measured | None = None,
 ) -> Evaluation:
     """Predict every structure of a loader once and compare with the labels there are.
 
@@ -80,6 +89,7 @@ def evaluate(
         memory: share of the free memory, 0 to 1: batches are sized by measuring, see `packing.Packer`; None takes the
             loader's batches.
         progress: called after each batch with the number of structures it held.
+        measured: quantities to compare, and which atoms' forces; None = all that the model predicts, all atoms.
 
     Raises:
         DataError: the loader is empty, or a prediction is not finite.
@@ -87,13 +97,14 @@ def evaluate(
     """
     device = next(potential.parameters()).device
     packer = None if memory is None else Packer(loader, memory)
+    measured = measured or measured_in_evaluation(potential)
     parts: list[Table] = []
     with matmul_precision(matmul, device):
-        for part in _tables(potential, loader, usable_type(amp, device), packer):
+        for part in _tables(potential, loader, usable_type(amp, device), packer, measured):
             parts.append(part)
             if progress is not None:
                 progress(len(part.index))
-    table = _join(parts)
+    table = joined(parts)
     _check_finite(table, loader)
     structures = [loader.dataset[i] for i in table.index.tolist()]
     groups = {
@@ -101,7 +112,8 @@ def evaluate(
         "head": np.array([s.head or potential.heads[0] for s in structures], dtype=object),
     }
     if energy_only:
-        table = table._replace(has_forces=np.zeros_like(table.has_forces), has_stress=np.zeros_like(table.has_stress))
+        none = {name: np.zeros_like(getattr(table, name)) for name in ("has_forces", "has_stress")}
+        table = table._replace(**none, further=MappingProxyType({}))
     notes = [] if packer is None else list(packer.notes)
     if amp and device.type != "cuda":
         notes.append("eval.amp is off: float16 autocast is for CUDA devices only")
@@ -109,28 +121,42 @@ def evaluate(
         notes.append("eval.amp has no effect: the model is float64, which autocast leaves alone")
     if (lack := missing(matmul, device, potential.dtype)) is not None:
         notes.append(f"eval.matmul: {matmul} {lack}")
-    return Evaluation(_predictions(table, energy_only), measure_errors(table, groups), tuple(notes))
+    metrics = measure_errors(table, groups)
+    if not energy_only and (left_out := _left_out(table, structures)):
+        notes.append(f"{left_out:,} labelled atoms do not count in the errors of forces (force_mask, fixed, tags)")
+        cast("Errors", metrics["all"])["n_forces_left_out"] = left_out
+    return Evaluation(_predictions(table, energy_only), metrics, tuple(notes))
+
+
+def _left_out(table: Table, structures: Sequence[Structure]) -> int:
+    """Atoms whose structure is labelled with forces, but that do not count."""
+    labelled = [len(s) for s in structures if "forces" in s.labels]
+    return sum(labelled) - int(table.has_forces.sum())
 
 
 def gather(potential: Potential, loader: Loader, *, amp: bool = False) -> Table:
     """Predict every structure of a loader once; the table is in the order of the data set."""
     device = next(potential.parameters()).device
-    return _join(list(_tables(potential, loader, usable_type(amp, device))))
+    return joined(list(_tables(potential, loader, usable_type(amp, device))))
 
 
 def _tables(
-    potential: Potential, loader: Loader, amp: torch.dtype | None, packer: Packer | None = None
+    potential: Potential,
+    loader: Loader,
+    amp: torch.dtype | None,
+    packer: Packer | None = None,
+    measured: Measured = STANDARD,
 ) -> Iterator[Table]:
     """Yield predictions and labels batch by batch; the batches are the packer's, or without one the loader's."""
     if packer is None:
         for batch, outputs in _predict(potential, loader, amp):
-            yield _columns(batch, outputs)
+            yield table_of(batch, outputs, measured)
         return
 
     def compute(batch: Batch) -> Table:
         with torch.no_grad(), autocast(batch.graph.positions.device, amp):
             outputs = potential(batch.graph)
-        return _columns(batch, outputs)
+        return table_of(batch, outputs, measured)
 
     with _evaluating(potential):
         yield from packer.run(compute)
@@ -143,6 +169,7 @@ def validate(
     *,
     amp: torch.dtype | None = None,
     team: Team = ALONE,
+    measured: Measured = STANDARD,
 ) -> tuple[LossReport, Metrics]:
     """Return the loss and the errors over a loader, in one pass.
 
@@ -154,13 +181,13 @@ def validate(
     """
     parts, heads, sums, counts = [], [], [], []
     for batch, outputs in _predict(potential, loader, amp, team):
-        parts.append(_columns(batch, outputs))
-        heads.append(_host(batch.graph.head))
+        parts.append(table_of(batch, outputs, measured))
+        heads.append(host(batch.graph.head))
         sums.append(losses.sums(outputs, batch.labels))
         counts.append(losses.counts(batch.labels))
     if team.size > 1:
-        parts, heads = _gathered(parts, heads, team)
-    table = _join(parts)
+        parts, heads = gathered(parts, heads, team)
+    table = joined(parts)
     _check_finite(table, loader)
     added = [_summed(part, list(losses.terms), team) for part in (sums, counts)]
     order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
@@ -176,18 +203,6 @@ def _summed(parts: Sequence[dict[str, Tensor]], names: Sequence[str], team: Team
     for part in parts:
         own += torch.stack([part[name].double() for name in names])
     return dict(zip(names, team.sum_values(own).unbind(), strict=True))
-
-
-def _gathered(parts: list[Table], heads: list[np.ndarray], team: Team) -> tuple[list[Table], list[np.ndarray]]:
-    """Return the tables and heads of all processes, also of those that have predicted nothing."""
-    own = b""
-    if parts:
-        # Predictions may lie in another order in memory, which the packed form does not keep.
-        packed = {name: np.ascontiguousarray(value) for name, value in _join(parts)._asdict().items()}
-        order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
-        own = save_arrays({**packed, "head": np.concatenate(heads)[order]})
-    found = [load_arrays(data) for data in team.gather(own) if data]
-    return [Table(**{name: a[name] for name in Table._fields}) for a in found], [a["head"] for a in found]
 
 
 def _predict(
@@ -214,48 +229,13 @@ def _evaluating(potential: Potential) -> Generator[None]:
         potential.train(was_training)
 
 
-def _columns(batch: Batch, outputs: Outputs) -> Table:
-    labels, graph = batch.labels, batch.graph
-    return Table(
-        index=_host(batch.index),
-        n_atoms=_host(labels.n_atoms).astype(np.int64),
-        energy=_host(outputs.energy),
-        energy_label=_host(labels.energy),
-        has_energy=_host(labels.has_energy),
-        stress=_host(outputs.stress),
-        stress_label=_host(labels.stress),
-        has_stress=_host(labels.has_stress),
-        forces=_host(outputs.forces),
-        forces_label=_host(labels.forces),
-        has_forces=_host(labels.has_forces),
-        numbers=_host(graph.numbers.index_select(0, graph.inverse)),
-    )
-
-
-def _host(tensor: Tensor) -> np.ndarray:
-    """Copy to numpy; floating numbers become float64."""
-    tensor = tensor.detach()
-    return (tensor.double() if tensor.is_floating_point() else tensor).cpu().numpy()
-
-
-def _join(parts: list[Table]) -> Table:
-    if not parts:
-        raise DataError("there are no structures to evaluate", fix="give a larger data set or another split")
-    joined = Table(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    order = np.argsort(joined.index, kind="stable")
-    if (order == np.arange(len(order))).all():
-        return joined
-    first = joined.first_atom.tolist()
-    atoms = np.concatenate([np.arange(first[k], first[k + 1]) for k in order.tolist()])
-    per_atom = {"forces", "forces_label", "has_forces", "numbers"}
-    pick = {name: value[atoms if name in per_atom else order] for name, value in joined._asdict().items()}
-    return Table(**pick)
-
-
 def _check_finite(table: Table, loader: Loader) -> None:
     """Refuse predictions that are not numbers, naming the first structure concerned."""
     good = np.isfinite(table.energy) & np.isfinite(table.stress).all((1, 2))
     bad_atoms = ~np.isfinite(table.forces).all(1)
+    for value, _, _, per in table.further.values():
+        bad_rows = ~np.isfinite(value).all(1)
+        bad_atoms, good = (bad_atoms | bad_rows, good) if per == "atom" else (bad_atoms, good & ~bad_rows)
     good &= np.add.reduceat(bad_atoms.astype(int), table.first_atom[:-1]) == 0
     if good.all():
         return
@@ -269,12 +249,18 @@ def _check_finite(table: Table, loader: Loader) -> None:
 
 def _predictions(table: Table, energy_only: bool) -> list[Prediction]:
     first = table.first_atom
-    return [
-        Prediction(
-            index=int(index),
-            energy=float(table.energy[k]),
-            forces=None if energy_only else table.forces[first[k] : first[k + 1]],
-            stress=None if energy_only else table.stress[k],
+    found: list[Prediction] = []
+    for k, index in enumerate(table.index):
+        atoms = slice(first[k], first[k + 1])
+        rows = {name: part.value[atoms if part.per == "atom" else k] for name, part in table.further.items()}
+        found.append(
+            Prediction(
+                index=int(index),
+                energy=float(table.energy[k]),
+                forces=None if energy_only else table.forces[atoms],
+                stress=None if energy_only else table.stress[k],
+                further=rows,
+                counted=None if energy_only else table.has_forces[atoms],
+            )
         )
-        for k, index in enumerate(table.index)
-    ]
+    return found

@@ -55,16 +55,13 @@ class _Objective:
         parts = []
         for batch in self.batches:
             tally = self.tally if self.first is None else None
-            sums = _backward(self.state, batch, self.losses, self.counts, tally)
-            parts.append({name: value.detach() for name, value in sums.items()})
+            parts.append(_backward(self.state, batch, self.losses, self.counts, tally)[0])
         sums = _over_all(self.state, self.losses, parts)
-        if self.first is None and self.tally is not None:
-            self.tally.join(self.state.team)
         self.state.team.sum_gradients(self.parameters)
         report = self.losses.combine(sums, self.counts)
         value = report.total.detach() + self._add_decay().to(report.total.dtype)
         if self.first is None:
-            numbers = _to_floats(report, sums, self.counts, gradient_norm(self.state))
+            numbers = _to_floats(report.total, sums, self.counts, gradient_norm(self.state))
             n_structures = self.state.team.total(sum(batch.index.shape[0] for batch in self.batches))
             self.first = UpdateReport(*numbers, n_structures=n_structures, skipped=False)
             if not (math.isfinite(self.first.loss) and math.isfinite(self.first.grad_norm)):

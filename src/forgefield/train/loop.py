@@ -123,7 +123,7 @@ def fit(
     epochs_before = state.progress.epoch
     cycles = Cycles(state, train_loader, val_loader, settings, stamp, checkpoints, device)
     total = planned_updates(cycles.updates_per_epoch, settings)
-    recorder = _recorder(folder, console or Console(stderr=True), state, settings, total)
+    recorder = _recorder(folder, console or Console(stderr=True), cycles, total)
     with recorder, matmul_precision(settings.matmul, device), noticed() as request:
         for sentence in told:
             recorder.event(sentence)
@@ -175,11 +175,12 @@ def _agree(state: TrainState, stamp: Stamp) -> None:
         raise DataError(what, fix="give all processes the same files, on a file system that they share")
 
 
-def _recorder(folder: Path, console: Console, state: TrainState, settings: TrainSettings, total: int) -> Recorder:
+def _recorder(folder: Path, console: Console, cycles: Cycles, total: int) -> Recorder:
     """Return the recorder of the process that writes, or one that does nothing."""
-    if not state.team.leads:
+    if not cycles.state.team.leads:
         return cast(Recorder, Silence())
-    return Recorder(folder, console, settings, update=state.progress.update, total_updates=total)
+    done, further = cycles.state.progress.update, tuple(q.name for q in cycles.measured.further)
+    return Recorder(folder, console, cycles.settings, update=done, total_updates=total, further=further)
 
 
 def _result(

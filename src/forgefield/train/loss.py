@@ -14,6 +14,7 @@ from forgefield.core.errors import ConfigError
 from forgefield.core.quantities import ALWAYS, DERIVED, QUANTITIES, Normalization, Quantity
 from forgefield.train.catalogs import LOSSES
 from forgefield.train.keys.loss import QUANTITY_KEYS, LossKeys, keys_of
+from forgefield.train.measured import chosen_atoms
 from forgefield.train.normalization import Rows, counted, scaled, weighted
 from forgefield.train.values import AtomChoice, predicted, rows_of, wanted
 
@@ -78,16 +79,18 @@ class Term:
         self.quantity, self.loss, self.choice = quantity, loss, choice
         self.normalization: Normalization = normalization or quantity.normalization
 
-    def sum(self, outputs: Outputs, labels: Labels) -> Tensor:
+    def rows(self, labels: Labels) -> Rows:
+        """Return masks, weights and sizes of the rows that are compared."""
+        return rows_of(self.quantity, labels, self.choice)
+
+    def sum(self, outputs: Outputs, labels: Labels, rows: Rows) -> Tensor:
         """Return the weighted sum over labelled rows, float64, differentiable."""
-        rows = rows_of(self.quantity, labels, self.choice)
         difference = _difference(self.quantity, outputs, labels, rows)
         difference = scaled(difference, rows, self.quantity, self.normalization)
         return self.loss.sum(difference, weighted(rows, self.quantity, self.normalization))
 
-    def count(self, labels: Labels) -> Tensor:
+    def count(self, labels: Labels, rows: Rows) -> Tensor:
         """Return what the sum is divided by, float64."""
-        rows = rows_of(self.quantity, labels, self.choice)
         rows = counted(rows, labels, self.quantity, self.normalization)
         return self.loss.count(rows, self.quantity.width).to(torch.float64)
 
@@ -109,15 +112,22 @@ class WeightedLoss:
 
     def __call__(self, outputs: Outputs, labels: Labels) -> LossReport:
         """Return the loss of one batch, differentiable."""
-        return self.combine(self.sums(outputs, labels), self.counts(labels))
+        rows = self.rows(labels)
+        return self.combine(self.sums(outputs, labels, rows), self.counts(labels, rows))
 
-    def sums(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
+    def rows(self, labels: Labels) -> dict[str, Rows]:
+        """Return the rows of each term, of which both its sum and its count are made."""
+        return {name: term.rows(labels) for name, (_, term) in self.terms.items()}
+
+    def sums(self, outputs: Outputs, labels: Labels, rows: Mapping[str, Rows] | None = None) -> dict[str, Tensor]:
         """Return the weighted sum of each term, float64, differentiable."""
-        return {name: term.sum(outputs, labels) for name, (_, term) in self.terms.items()}
+        rows = rows or self.rows(labels)
+        return {name: term.sum(outputs, labels, rows[name]) for name, (_, term) in self.terms.items()}
 
-    def counts(self, labels: Labels) -> dict[str, Tensor]:
+    def counts(self, labels: Labels, rows: Mapping[str, Rows] | None = None) -> dict[str, Tensor]:
         """Return what each sum is divided by; known before the model is evaluated."""
-        return {name: term.count(labels) for name, (_, term) in self.terms.items()}
+        rows = rows or self.rows(labels)
+        return {name: term.count(labels, rows[name]) for name, (_, term) in self.terms.items()}
 
     def combine(self, sums: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> LossReport:
         """Divide sums by counts and add the terms; a term without labels is 0."""
@@ -165,9 +175,7 @@ def weight_key(name: str) -> str:
 
 def _term(quantity: Quantity, settings: LossKeys) -> Term:
     kind, normalization = keys_of(settings, quantity.name)
-    choice = None
-    if quantity.name == "forces" and (settings.train_on_free_atoms or settings.tag_weights):
-        choice = AtomChoice(settings.train_on_free_atoms, tuple(settings.tag_weights.items()))
+    choice = chosen_atoms(settings) if quantity.name == "forces" else None
     return build_term(quantity, kind, normalization, choice=choice, settings=settings)
 
 

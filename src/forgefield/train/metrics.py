@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 
 from forgefield.core.elements import symbol
+from forgefield.train.table import Table
 
 Errors = dict[str, float | int | None]
 Metrics = dict[str, Errors | dict[str, Errors]]
 
 _AXES = ("x", "y", "z")
 _STRESS_AXES = {"xx": (0, 0), "yy": (1, 1), "zz": (2, 2), "yz": (1, 2), "xz": (0, 2), "xy": (0, 1)}
-
-
-class Table(NamedTuple):
-    """Predictions and labels of S structures with N atoms in all, in the order of the data set; absent labels are 0."""
-
-    index: np.ndarray  # (S,), position in the data set
-    n_atoms: np.ndarray  # (S,)
-    energy: np.ndarray  # (S,), eV
-    energy_label: np.ndarray  # (S,), eV
-    has_energy: np.ndarray  # (S,), bool
-    stress: np.ndarray  # (S, 3, 3), eV/Å^3
-    stress_label: np.ndarray  # (S, 3, 3), eV/Å^3
-    has_stress: np.ndarray  # (S,), bool
-    forces: np.ndarray  # (N, 3), eV/Å
-    forces_label: np.ndarray  # (N, 3), eV/Å
-    has_forces: np.ndarray  # (N,), bool
-    numbers: np.ndarray  # (N,)
-
-    @property
-    def first_atom(self) -> np.ndarray:
-        """First atom of each structure, and the number of atoms at the end, (S + 1,)."""
-        return np.concatenate([[0], np.cumsum(self.n_atoms)])
 
 
 def measure_errors(table: Table, groups: Mapping[str, np.ndarray] | None = None) -> Metrics:
@@ -47,7 +25,7 @@ def measure_errors(table: Table, groups: Mapping[str, np.ndarray] | None = None)
 
     Returns:
         `all`, `by_element`, `by_component` and one `by_<name>` for each of `groups`. Units: eV, eV per atom, eV/Å,
-        eV/Å^3. A number for which there is no label is None.
+        eV/Å^3, further quantities in their own. A number for which there is no label is None.
     """
     everything = np.ones(len(table.index), dtype=bool)
     found: Metrics = {
@@ -82,7 +60,18 @@ def _errors(table: Table, chosen: np.ndarray) -> Errors:
         **force_errors,
         "stress_mae": _mae(stress),
         "stress_rmse": _rms(stress),
+        **_further_errors(table, chosen, atoms),
     }
+
+
+def _further_errors(table: Table, structures: np.ndarray, atoms: np.ndarray) -> Errors:
+    """Errors per component of the other quantities, of the chosen structures, (S,) bool, and their atoms, (N,) bool."""
+    found: Errors = {}
+    for name, (value, label, present, per) in table.further.items():
+        rows = present & (atoms if per == "atom" else structures)
+        difference = (value - label)[rows]
+        found |= {f"n_{name}": int(rows.sum()), f"{name}_mae": _mae(difference), f"{name}_rmse": _rms(difference)}
+    return found
 
 
 def _force_errors(table: Table, atoms: np.ndarray) -> Errors:
@@ -99,8 +88,11 @@ def _force_errors(table: Table, atoms: np.ndarray) -> Errors:
 def _by_element(table: Table) -> dict[str, Errors]:
     found: dict[str, Errors] = {}
     for number in np.unique(table.numbers).tolist():
-        atoms = (table.numbers == number) & table.has_forces
-        found[symbol(number)] = {"n_atoms": int((table.numbers == number).sum()), **_force_errors(table, atoms)}
+        atoms = table.numbers == number
+        errors = _force_errors(table, atoms & table.has_forces)
+        none = np.zeros(len(table.index), dtype=bool)
+        of_atoms = table._replace(further={n: part for n, part in table.further.items() if part.per == "atom"})
+        found[symbol(number)] = {"n_atoms": int(atoms.sum()), **errors, **_further_errors(of_atoms, none, atoms)}
     return found
 
 

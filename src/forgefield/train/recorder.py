@@ -19,7 +19,7 @@ from forgefield.train.catalogs import RECORDS
 from forgefield.train.records.jsonl import HISTORY
 from forgefield.train.records.jsonl import read_history as read_history
 from forgefield.train.settings import TrainSettings
-from forgefield.train.sink import COLUMNS, Origin, Part, Row, Sink
+from forgefield.train.sink import COLUMNS, Origin, Part, Row, Sink, columns_with
 from forgefield.train.step import UpdateReport
 
 _LINES_IN_ALL = 20
@@ -38,11 +38,20 @@ class Recorder:
         settings: the `train` block.
         update: updates done before.
         total_updates: updates in all.
+        further: names of the quantities beside energy, forces and stress that have columns.
     """
 
     def __init__(
-        self, folder: Path, console: Console, settings: TrainSettings, *, update: int, total_updates: int
+        self,
+        folder: Path,
+        console: Console,
+        settings: TrainSettings,
+        *,
+        update: int,
+        total_updates: int,
+        further: tuple[str, ...] = (),
     ) -> None:
+        self.columns = columns_with(further)
         self.history, self.events = folder / HISTORY, folder / "events.jsonl"
         self.done, self.total_updates, self.epochs = update, total_updates, settings.epochs
         shown = console.is_terminal if settings.progress_bar == "auto" else settings.progress_bar
@@ -53,7 +62,7 @@ class Recorder:
         self.sinks: list[Sink] = []
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._open(settings, Origin(folder, update, settings.model_dump(mode="json")))
+            self._open(settings, Origin(folder, update, settings.model_dump(mode="json"), further))
 
     def _open(self, settings: TrainSettings, origin: Origin) -> None:
         """Open the sinks one after the other; if one fails, those before it are closed."""
@@ -126,16 +135,15 @@ class Recorder:
 
     def cycle(self, row: Row, parts: Sequence[Part] = ()) -> None:
         """Write one row, with its breakdown, and show it as a line."""
-        assert tuple(row) == COLUMNS, "history rows have fixed columns"
+        assert tuple(row) == self.columns, "history rows have fixed columns"
         for sink in self.sinks:
             sink.validation(row, parts)
         self.note(describe(row, self.epochs))
 
 
 def validation_columns(all_errors: Mapping[str, Any]) -> Row:
-    """Return the validation errors of a history row from the `all` block of the metrics; same names, same units."""
-    names = ("energy_mae_per_atom", "energy_rmse_per_atom", "forces_mae", "forces_rmse", "stress_mae", "stress_rmse")
-    return {f"val_{name}": all_errors[name] for name in names}
+    """Return the validation errors for a history row from the `all` block of the metrics; same names, same units."""
+    return {f"val_{name}": value for name, value in all_errors.items() if not name.startswith("n_")}
 
 
 def describe(row: Mapping[str, Any], epochs: int) -> str:
@@ -148,6 +156,9 @@ def describe(row: Mapping[str, Any], epochs: int) -> str:
     ):
         if row[name] is not None:
             parts.append(f"{label} {1000 * row[name]:.4g} {unit}")
+    for name, value in row.items():
+        if name.startswith("val_") and name.endswith("_rmse") and name not in COLUMNS and value is not None:
+            parts.append(f"{name.removeprefix('val_').removesuffix('_rmse')} {value:.4g}")
     parts += [f"lr {row['lr']:.3g}", f"{row['structures_per_second']:.0f} structures/s"]
     return "  ".join(parts) + ("  best" if row["best"] else "")
 

@@ -53,7 +53,7 @@ _PLUGIN_KEYS = {
 
 
 class TrainSettings(
-    RecordKeys, PrecisionKeys, StageKeys, LossKeys, StoppingKeys, ScheduleKeys, GroupKeys, OptimizationKeys, OrderKeys
+    RecordKeys, PrecisionKeys, StageKeys, StoppingKeys, LossKeys, ScheduleKeys, GroupKeys, OptimizationKeys, OrderKeys
 ):
     """Everything about fitting: data order, optimizer, schedule, loss, precision, stopping and records.
 

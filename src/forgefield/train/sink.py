@@ -19,10 +19,26 @@ COLUMNS = (
     "val_stress_mae", "val_stress_rmse",
     "structures_per_second", "peak_memory_mib", "skipped_updates", "best", "partial",
 )  # fmt: skip
+PLACE_COLUMNS = ("cycle", "epoch", "update", "set", "group", "name")
 PART_COLUMNS = (
-    "cycle", "epoch", "update", "set", "group", "name", "lr",
+    *PLACE_COLUMNS, "lr",
     "energy_mae_per_atom", "energy_rmse_per_atom", "forces_mae", "forces_rmse", "stress_mae", "stress_rmse",
 )  # fmt: skip
+
+
+def columns_with(further: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of a row for a fit that has further quantities in its loss."""
+    place = COLUMNS.index("structures_per_second")
+    own = (f"{prefix}_{name}{word}" for name in further for prefix, word in _OWN)
+    return (*COLUMNS[:place], *own, *COLUMNS[place:])
+
+
+def part_columns_with(further: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of a breakdown for such a fit."""
+    return (*PART_COLUMNS, *(f"{name}_{word}" for name in further for word in ("mae", "rmse")))
+
+
+_OWN = (("train", ""), ("val", ""), ("val", "_mae"), ("val", "_rmse"))
 
 
 @dataclass(frozen=True)
@@ -33,11 +49,13 @@ class Origin:
         folder: the run folder.
         update: updates done before; what later ones left behind, before their checkpoint, is taken out.
         train: the `train` block as plain values.
+        further: names of the quantities beside energy, forces and stress that have columns.
     """
 
     folder: Path
     update: int
     train: Mapping[str, Any]
+    further: tuple[str, ...] = ()
 
 
 class Sink(ABC):
@@ -54,9 +72,9 @@ class Sink(ABC):
         """Write one validation.
 
         Args:
-            row: keys `COLUMNS`; eV per atom, eV/Å, eV/Å^3.
-            parts: the same broken down, keys `PART_COLUMNS`: by head and by element, in training and in validation, and
-                the learning rate of each parameter group.
+            row: keys `columns_with(further)`; eV per atom, eV/Å, eV/Å^3, further quantities in their own units.
+            parts: the same broken down, keys `part_columns_with(further)`: by head and by element, in training and in
+                validation, and the learning rate of each parameter group.
         """
 
     def close(self) -> None:  # noqa: B027, most sinks have nothing to close
@@ -80,9 +98,8 @@ def numbers_of_parts(parts: Iterable[Part]) -> dict[str, float]:
         if members[part["set"], part["group"]] < 2 and part["group"] != "parameters":
             continue
         place = f"{_SECTIONS[str(part['set'])]}/{part['group']}/{part['name']}"
-        for name in PART_COLUMNS[PART_COLUMNS.index("lr") :]:
-            value = part[name]
-            if value is not None:
+        for name, value in part.items():
+            if name not in PLACE_COLUMNS and value is not None:
                 found[f"{place}/{name}"] = float(value)
     return found
 

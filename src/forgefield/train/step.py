@@ -11,7 +11,8 @@ from torch import Tensor
 
 from forgefield.core.errors import ForgeError
 from forgefield.models.precision import autocast
-from forgefield.train.loss import LossReport, WeightedLoss
+from forgefield.train.loss import WeightedLoss
+from forgefield.train.normalization import Rows
 from forgefield.train.state import TrainState
 from forgefield.train.tally import Tally
 
@@ -78,20 +79,18 @@ def take_update(
     if not state.potential.training:  # walking through all modules takes a while
         state.potential.train()
     state.optimizer.zero_grad(set_to_none=True)
-    counts = _over_all(state, losses, [losses.counts(batch.labels) for batch in batches])
-    parts = []
-    for batch in batches:
-        sums = _backward(state, batch, losses, counts, tally)
-        parts.append({name: value.detach() for name, value in sums.items()})
-    sums = _over_all(state, losses, parts)
-    if tally is not None:
-        tally.join(state.team)
+    rows = [losses.rows(batch.labels) for batch in batches]
+    labelled = [losses.counts(batch.labels, its) for batch, its in zip(batches, rows, strict=True)]
+    counts = _over_all(state, losses, labelled)
+    parts = [_backward(state, batch, losses, counts, tally, its) for batch, its in zip(batches, rows, strict=True)]
+    sums = _over_all(state, losses, [part for part, _ in parts])
     state.team.sum_gradients(p for group in state.optimizer.param_groups for p in group["params"])
-    report = losses.combine(sums, counts)
+    alone = len(parts) == 1 and state.team.size == 1
+    total = parts[0][1] if alone else losses.combine(sums, counts).total
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
     norm = _clip(state, max_grad_norm, max_grad_value)
-    values = _to_floats(report, sums, counts, norm)
+    values = _to_floats(total, sums, counts, norm)
     n_structures = state.team.total(sum(batch.index.shape[0] for batch in batches))
     result = UpdateReport(*values, n_structures=n_structures, skipped=False)
     if state.scaler is not None:
@@ -104,18 +103,23 @@ def take_update(
 
 
 def _backward(
-    state: TrainState, batch: Batch, losses: WeightedLoss, counts: dict[str, Tensor], tally: Tally | None = None
-) -> dict[str, Tensor]:
-    """Add the gradient of one batch's share of the loss; returns its sums."""
+    state: TrainState,
+    batch: Batch,
+    losses: WeightedLoss,
+    counts: dict[str, Tensor],
+    tally: Tally | None = None,
+    rows: Mapping[str, Rows] | None = None,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Add the gradient of one batch's share of the loss; returns its sums, and the share itself."""
     device = batch.graph.positions.device
     with autocast(device, state.amp):
         outputs = state.predict(batch.graph)
     if tally is not None:
         tally.add(outputs, batch)
-    sums = losses.sums(outputs, batch.labels)
+    sums = losses.sums(outputs, batch.labels, rows)
     loss = losses.combine(sums, counts).total
     (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
-    return sums
+    return {name: value.detach() for name, value in sums.items()}, loss.detach()
 
 
 def _scaled_step(state: TrainState, batches: Sequence[Batch], result: UpdateReport) -> UpdateReport:
@@ -151,40 +155,58 @@ def _added(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def gradient_norm(state: TrainState) -> Tensor:
     """Return the length of the gradient of all groups, ()."""
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return _norm(_gradients(state))
 
 
 def group_norms(state: TrainState) -> dict[str, float]:
     """Return the length of the gradient of each parameter group, by its name."""
     return {
-        str(group["name"]): float(
-            torch.nn.utils.get_total_norm([p.grad for p in group["params"] if p.grad is not None])
-        )
+        str(group["name"]): float(_norm([p.grad for p in group["params"] if p.grad is not None]))
         for group in state.optimizer.param_groups
     }
 
 
+def _gradients(state: TrainState) -> list[Tensor]:
+    return [p.grad for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """Return their common length, ()."""
+    if not gradients:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+
+def _surely_below(norm: float, limit: float) -> bool:
+    """Say whether clipping would multiply by exactly 1, rounding aside; where looking costs no wait for a device."""
+    return not math.isfinite(norm) or norm <= 0.999 * limit - 1e-6
+
+
+@torch.no_grad()
 def _clip(state: TrainState, max_grad_norm: float | None, max_grad_value: float | None) -> Tensor:
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    norm = gradient_norm(state)
-    if max_grad_norm is not None:
-        finite = torch.where(norm.isfinite(), norm, 0.0)  # what is no number is left as it is, for the diagnosis
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, finite)
+    """Shorten or cut the gradients; returns their length before. What is no number stays so, for the diagnosis."""
+    gradients = _gradients(state)
+    norm = _norm(gradients)
+    if not gradients:
+        return norm
+    if max_grad_norm is not None and not (norm.device.type == "cpu" and _surely_below(float(norm), max_grad_norm)):
+        share = (max_grad_norm / (torch.where(norm.isfinite(), norm, 0.0) + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, share)
     if max_grad_value is not None:
-        torch.nn.utils.clip_grad_value_(parameters, max_grad_value)
+        torch._foreach_clamp_min_(gradients, -max_grad_value)
+        torch._foreach_clamp_max_(gradients, max_grad_value)
     return norm
 
 
 def _to_floats(
-    report: LossReport, sums: dict[str, Tensor], counts: dict[str, Tensor], norm: Tensor
+    total: Tensor, sums: dict[str, Tensor], counts: dict[str, Tensor], norm: Tensor
 ) -> tuple[float, dict[str, float], dict[str, float], float]:
     """Bring all numbers of an update to the host in one transfer."""
     names = list(sums)
-    stack = [report.total, norm.to(report.total.dtype), *sums.values(), *(counts[name] for name in names)]
-    total, length, *rest = torch.stack(stack).tolist()
+    stack = [total, norm.to(total.dtype), *sums.values(), *(counts[name] for name in names)]
+    loss, length, *rest = torch.stack(stack).tolist()
     n = len(names)
-    return total, dict(zip(names, rest[:n], strict=True)), dict(zip(names, rest[n:], strict=True)), length
+    return loss, dict(zip(names, rest[:n], strict=True)), dict(zip(names, rest[n:], strict=True)), length
 
 
 def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateReport) -> NotFiniteError:

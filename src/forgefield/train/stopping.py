@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from forgefield.core.errors import DataError
 from forgefield.train.metrics import Errors, Metrics
 from forgefield.train.settings import TrainSettings
 from forgefield.train.state import TrainState, Watch
-from forgefield.train.validation_names import VALIDATION_NAMES
+from forgefield.train.validation_names import names_with
 
 
-def validation_values(loss: float, metrics: Metrics) -> dict[str, float | None]:
+def validation_values(loss: float, metrics: Metrics, targets: Sequence[str] = ()) -> dict[str, float | None]:
     """Return the metrics of `validation_names` by name; None where there is no label."""
     errors = cast("Errors", metrics["all"])
-    return {name: loss if name == "loss" else errors.get(name) for name in VALIDATION_NAMES}
+    return {name: loss if name == "loss" else errors.get(name) for name in names_with(targets)}
 
 
 def metric_of(values: Mapping[str, float | None], name: str) -> float:

@@ -91,9 +91,10 @@ def console() -> Console:
     return Console()
 
 
-def carry_out(configs: Sequence[RunConfig]) -> None:
-    """Carry out runs one after the other; the first error ends the list."""
+def carry_out(configs: Sequence[RunConfig], *, go_on: bool = False) -> None:
+    """Carry out runs one after the other; the first error ends the list. With `go_on`, what is there is continued."""
     from forgefield.app.run_rules import given_settings_are_the_bundles
+    from forgefield.app.tasks.steps.going_on import taken_up
     from forgefield.app.tasks.steps.together import together
     from forgefield.app.yaml_source import Node, Place
     from forgefield.kernels.choice import kernels
@@ -109,7 +110,9 @@ def carry_out(configs: Sequence[RunConfig]) -> None:
             raise ConfigError("\n".join(problems))
         try:
             with obeyed(), kernels(config.kernels), together(config, out) as (own, console_of_own):
-                importlib.import_module(f"forgefield.app.tasks.{config.task}").run_task(own, console_of_own)
+                todo = taken_up(own, console_of_own) if go_on else own
+                if todo is not None:
+                    importlib.import_module(f"forgefield.app.tasks.{todo.task}").run_task(todo, console_of_own)
         except KeyboardInterrupt as error:
             if isinstance(error, Stopped):
                 raise typer.Exit(_ended_by(error, config)) from None
@@ -132,9 +135,9 @@ def _ended_by(error: Stopped, config: RunConfig) -> int:
     return 128 + int(signal.Signals[error.name])
 
 
-def carry_out_flags(tree: Node, overrides: Sequence[str] | None) -> None:
+def carry_out_flags(tree: Node, overrides: Sequence[str] | None, *, go_on: bool = False) -> None:
     """Carry out the run that flags describe; relative paths are taken from the current folder."""
-    carry_out([flags_config(tree, overrides)])
+    carry_out([flags_config(tree, overrides)], go_on=go_on)
 
 
 def flags_config(tree: Node, overrides: Sequence[str] | None, folder: Path | None = None) -> RunConfig:

@@ -10,7 +10,7 @@ import typer
 from forgefield.app.commands import flags as f
 from forgefield.app.commands.execution import carry_out_flags
 from forgefield.app.commands.flags import tree_of
-from forgefield.app.commands.train import free_folder, training_flags
+from forgefield.app.commands.train import folder_of, training_flags
 
 
 def command(
@@ -60,6 +60,7 @@ def command(
     seed: f.SeedOption = None,
     device: f.DeviceOption = None,
     dtype: f.DtypeOption = None,
+    go_on: f.ContinueOption = False,
     overrides: f.SetOption = None,
 ) -> None:
     """Train a model further on other data.
@@ -76,7 +77,7 @@ def command(
 
       forgefield finetune -m runs/first -d new.xyz --new-head pbe --estimate-e0 --replay old.xyz
     """
-    folder = out if out is not None else free_folder(data[0])
+    folder = folder_of(out, data[0], go_on)
     tree = tree_of([
         ("task", "finetune", "finetune"), ("model_in", model, "--model"), ("train.freeze", freeze, "--freeze"),
         ("train.head_key", head, "--head"),
@@ -91,4 +92,4 @@ def command(
             energy_weight, force_weight, stress_weight, max_minutes, seed, device, dtype,
         ),
     ])  # fmt: skip
-    carry_out_flags(tree, overrides)
+    carry_out_flags(tree, overrides, go_on=go_on)

@@ -84,6 +84,13 @@ StressWeightOption = Annotated[
 MinutesOption = Annotated[
     float | None, typer.Option("--max-minutes", rich_help_panel=TRAINING, help="Stop after this time; resume goes on.")
 ]
+ContinueOption = Annotated[
+    bool,
+    typer.Option(
+        "--continue",
+        help="Go on where the run in its folder stopped, however it did; begin if there is none; rest if it is done.",
+    ),
+]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", rich_help_panel=TRAINING, help="Seed of the weights and the order of the data.")
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from forgefield.app.commands.execution import carry_out
-from forgefield.app.commands.flags import ConfigArgument, RunOption, SetOption
+from forgefield.app.commands.flags import ConfigArgument, ContinueOption, RunOption, SetOption
 
 
-def command(config: ConfigArgument, run: RunOption = None, overrides: SetOption = None) -> None:
+def command(
+    config: ConfigArgument, run: RunOption = None, go_on: ContinueOption = False, overrides: SetOption = None
+) -> None:
     """Carry out the runs of a YAML file, one after the other.
 
     The file says everything: task, data, model, training. Relative paths in
@@ -14,6 +16,9 @@ def command(config: ConfigArgument, run: RunOption = None, overrides: SetOption 
     Everything a run makes stands in its run_dir: run.resolved.yaml (the
     frozen settings), history.csv, checkpoints/, artifacts/ (the model to use),
     evaluation/, report.html.
+
+    A run that SIGTERM, SIGUSR1 or Ctrl-C stopped goes on by itself; with
+    --continue so does one that was killed, and the same line always works.
 
     [bold]Examples[/bold]
 
@@ -25,4 +30,4 @@ def command(config: ConfigArgument, run: RunOption = None, overrides: SetOption 
     """
     from forgefield.app.run import load_run
 
-    carry_out(load_run(config, run, overrides or ()))
+    carry_out(load_run(config, run, overrides or ()), go_on=go_on)

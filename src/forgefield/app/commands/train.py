@@ -10,6 +10,7 @@ import typer
 from forgefield.app.commands import flags as f
 from forgefield.app.commands.execution import carry_out_flags
 from forgefield.app.commands.flags import tree_of
+from forgefield.core.errors import ConfigError
 
 
 def command(
@@ -35,6 +36,7 @@ def command(
     seed: f.SeedOption = None,
     device: f.DeviceOption = None,
     dtype: f.DtypeOption = None,
+    go_on: f.ContinueOption = False,
     overrides: f.SetOption = None,
 ) -> None:
     """Train a new model.
@@ -52,7 +54,7 @@ def command(
 
       forgefield train -d bulk.xyz --stress-weight 1000 --set model.r_max=6
     """
-    folder = out if out is not None else free_folder(data[0])
+    folder = folder_of(out, data[0], go_on)
     tree = tree_of([
         ("task", "train", "train"), ("backend", backend, "--backend"),
         ("run_dir", folder, "--out"), ("name", folder.name or None, "--out"),
@@ -61,7 +63,7 @@ def command(
             energy_weight, force_weight, stress_weight, max_minutes, seed, device, dtype,
         ),
     ])  # fmt: skip
-    carry_out_flags(tree, overrides)
+    carry_out_flags(tree, overrides, go_on=go_on)
 
 
 TRAINING_FLAGS = (
@@ -77,6 +79,17 @@ TRAINING_FLAGS = (
 def training_flags(*values: object) -> list[tuple[str, object, str]]:
     """Pair the values of the shared training flags with their keys, in the order of `TRAINING_FLAGS`."""
     return [(key, value, flag) for (key, flag), value in zip(TRAINING_FLAGS, values, strict=True)]
+
+
+def folder_of(out: Path | None, data: Path, go_on: bool) -> Path:
+    """Return the folder of a run: the one given, or one that is free.
+
+    Raises:
+        ConfigError: a run shall go on, and its folder is not given.
+    """
+    if go_on and out is None:
+        raise ConfigError("--continue needs the folder of the run", "--out", "give it: runs without it get new ones")
+    return out if out is not None else free_folder(data)
 
 
 def free_folder(data: Path) -> Path:

@@ -17,6 +17,7 @@ from forgefield.app.forecast.proposal import Proposal, propose
 from forgefield.app.forecast.trial import Rehearsal
 from forgefield.app.run import RunConfig
 from forgefield.data.sizes import total
+from forgefield.train.intervals import Interval
 from forgefield.train.settings import TrainSettings
 from forgefield.train.state import TrainState
 
@@ -134,7 +135,7 @@ def look_ahead(
         batches,
         memory,
         times,
-        _disk(config, state, sets, seen, _cycles(config.train, plan, times.epochs)),
+        _disk(config, state, sets, seen, _validations(config.train, plan, times.epochs)),
         _proposal(config, rehearsal, sets, memory),
         tuple(_plain(step) for step in rehearsal.steps),
     )
@@ -153,8 +154,10 @@ def _times(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen
     updates = float(np.mean([len(seconds) for seconds in of_updates]))
     planned = train.epochs if train.max_updates is None else min(train.epochs, train.max_updates / updates)
     epochs: float = max(0.0, planned - seen.epochs_done)
-    saving = seen.saving.seconds * (1 / train.validate_every + 1 / train.save_every)
-    per_epoch = epoch + _cycles(train, plan, 1) * (validation / train.validate_every + saving)
+    validations = _validations(train, plan, 1)
+    cycles = _cycles(train, plan, 1)
+    saving = seen.saving.seconds * (validations / cycles + 1 / train.save_every)
+    per_epoch = epoch + validations * validation + cycles * saving
     training, stopped_by = first + epochs * per_epoch, "epochs"
     if train.max_minutes is not None and training > 60 * train.max_minutes:
         stopped_by, training = "max_minutes", 60 * train.max_minutes + validation + saving
@@ -183,6 +186,12 @@ def _cycles(train: TrainSettings, plan: Plan, epochs: float) -> float:
     return epochs * updates / train.cycle_steps if train.cycle_steps else epochs
 
 
+def _validations(train: TrainSettings, plan: Plan, epochs: float) -> float:
+    """Return how many validations so many epochs have."""
+    updates = float(np.mean([len(epoch) for epoch in plan.epochs]))
+    return Interval.read(train.validate_every).times(epochs * updates, updates, train.cycle_steps)
+
+
 def _closing(config: RunConfig, sets: Sets, seen: Observed) -> float:
     judged = [s for s in (sets.test, sets.val) if s is not None]
     seconds = seen.export
@@ -194,7 +203,7 @@ def _closing(config: RunConfig, sets: Sets, seen: Observed) -> float:
     return seconds
 
 
-def _disk(config: RunConfig, state: TrainState, sets: Sets, seen: Observed, cycles: float) -> Disk:
+def _disk(config: RunConfig, state: TrainState, sets: Sets, seen: Observed, validations: float) -> Disk:
     held = [*state.potential.parameters(), *state.potential.buffers()]
     model = sum(t.numel() * t.element_size() for t in held)
     weights = sum(p.numel() * p.element_size() for p in state.potential.parameters())
@@ -203,7 +212,7 @@ def _disk(config: RunConfig, state: TrainState, sets: Sets, seen: Observed, cycl
     atoms = sum(int(s.atoms.sum()) for s in (sets.val, sets.test) if s is not None)
     evaluation = round(seen.checking.bytes_per_atom * atoms)
     parts = len(state.potential.heads) + len(state.potential.elements)
-    records = _RECORDS + math.ceil(cycles / config.train.validate_every) * (_ROW + parts * _PART)
+    records = _RECORDS + math.ceil(validations) * (_ROW + parts * _PART)
     everything = 2 * checkpoint + artifacts + evaluation + records + _REPORT
     place = config.run_dir
     there = next((p for p in (place, *place.parents) if p.is_dir()), None) if place is not None else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from forgefield.app.reports.contents import Contents
 from forgefield.app.reports.markup import card, milli, significant, table
+from forgefield.app.tasks.steps.further import names_in
 from forgefield.core.units import factor
 
 _TITLES = {"head": "By head, while training", "element": "By element, while training"}
@@ -33,7 +34,9 @@ def _card(rows: list[dict[str, Any]], group: str, title: str) -> str:
     if len(members) < 2:
         return ""
     columns: dict[str, list[str]] = {"": [escape(name) for name in members]}
-    for heading, key, shown in _COLUMNS:
+    further = dict.fromkeys(name for sets in members.values() for row in sets.values() for name in names_in(row))
+    own = ((f"{escape(name)} RMSE", f"{name}_rmse", _number) for name in further)
+    for heading, key, shown in (*_COLUMNS, *own):
         for part, word in (("train", "training"), ("val", "validation")):
             values = [sets.get(part, {}).get(key) for sets in members.values()]
             if any(value is not None for value in values):
@@ -44,6 +47,10 @@ def _card(rows: list[dict[str, Any]], group: str, title: str) -> str:
     )
     body = list(zip(*columns.values(), strict=True))
     return card(title, table(list(columns), body, numeric=range(1, len(columns))), note)
+
+
+def _number(value: float | None) -> str:
+    return significant(value, pad=True)
 
 
 def _gpa(stress: float | None) -> float | None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from forgefield.app.reports.contents import Contents, Evaluated, Predictions
 from forgefield.app.reports.markup import bar_cell, card, duration, facts, file_size, milli, significant, table
 from forgefield.app.reports.reading import force_share
+from forgefield.app.tasks.steps.further import names_in, unit_of
 from forgefield.core.elements import number, symbol
 from forgefield.core.units import factor
 from forgefield.train.loss_words import notes_in_words, terms_in_words
@@ -38,13 +39,22 @@ def errors_of_sets(contents: Contents) -> str:
         values = [one.overall.get(key) for one in contents.evaluated]
         if any(value is not None for value in values):
             columns[title] = [shown(value) for value in values]
+    for name in dict.fromkeys(name for one in contents.evaluated for name in names_in(one.overall)):
+        units = contents.evaluated[0].metrics.get("about", {}).get("units", {})
+        for word in ("mae", "rmse"):
+            values = [one.overall.get(f"{name}_{word}") for one in contents.evaluated]
+            title = f"{escape(name)} {word.upper()}, {escape(unit_of(name, units))}"
+            columns[title.removesuffix(", ")] = [significant(value, pad=True) for value in values]
     shares = [force_share(one.overall) for one in contents.evaluated]
     if any(shares):
         columns["of typical F"] = [
             "\N{EN DASH}" if s is None else f"{significant(100 * s, 2, pad=True)} %" for s in shares
         ]
     unit = ", stress in GPa" if "stress RMSE" in columns else ""
-    note = f'<p class="lead">Energies in meV, forces in meV/Å per component{unit}.</p>'
+    left_out = [(one.name, one.overall.get("n_forces_left_out")) for one in contents.evaluated]
+    counts = ", ".join(f"{n:,.0f} of {escape(name)}" for name, n in left_out if n)
+    more = f" Labelled atoms that do not count in force errors (masked, fixed or by tag): {counts}." if counts else ""
+    note = f'<p class="lead">Energies in meV, forces in meV/Å per component{unit}.{more}</p>'
     rows = list(zip(*columns.values(), strict=True))
     return note + table(list(columns), rows, numeric=range(1, len(columns))) if rows else ""
 

@@ -19,7 +19,7 @@ from forgefield.app.tasks.steps.outcome import TaskResult, short, show
 from forgefield.app.tasks.steps.predicting import predict_all
 from forgefield.app.tasks.steps.record import RunRecord
 from forgefield.core.disk import disk_errors
-from forgefield.core.errors import ForgeError
+from forgefield.core.errors import ConfigError, ForgeError
 from forgefield.data.dataset import Dataset
 
 
@@ -34,6 +34,8 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         question = ask(config, console)
         dataset = without_free_atoms(question.dataset, console)
         check_some_label(dataset)
+        if config.eval.free_atoms and not any(s.fixed is not None and s.fixed.any() for s in dataset):
+            raise ConfigError("no atom is held fixed", "eval.free_atoms", "remove it, or give the constraints")
         evaluation = predict_all(config, question, dataset, console)
         name = set_name(question.paths)
         folder = output_folder(config, name)

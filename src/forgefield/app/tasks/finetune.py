@@ -12,10 +12,10 @@ from forgefield.app.tasks import resume
 from forgefield.app.tasks.steps.concluding import conclude
 from forgefield.app.tasks.steps.datasets import load_training_data, note_training_data
 from forgefield.app.tasks.steps.fitting import checking_loader, fit_model
+from forgefield.app.tasks.steps.going_on import as_resumed
 from forgefield.app.tasks.steps.models import find_bundle, measure_data, note_model
 from forgefield.app.tasks.steps.outcome import TaskResult
 from forgefield.app.tasks.steps.run import Run, new_run
-from forgefield.app.tasks.steps.sameness import as_resumed
 from forgefield.app.tasks.steps.starting import Start, begin
 from forgefield.core.elements import symbol
 from forgefield.data.parts import TrainingData
@@ -23,6 +23,7 @@ from forgefield.models.bundle import read_manifest, sha256
 from forgefield.models.widening import TensorRow
 from forgefield.train.checkpoint import STATE
 from forgefield.train.evaluate import evaluate
+from forgefield.train.measured import measured_in_evaluation
 
 REFERENCES = {"keep": "of the model", "estimate": "estimated from the new data", "given": "replaced by data.e0"}
 
@@ -30,7 +31,7 @@ REFERENCES = {"keep": "of the model", "estimate": "estimated from the new data",
 def run_task(config: RunConfig, console: Console) -> TaskResult:
     """Load a potential, say what was loaded and how good it is on the new data, and fit it to them.
 
-    A run that a signal stopped, and that was saved, is continued.
+    A run that a signal stopped, and that was saved, is continued; one that was killed is with `--continue`.
 
     Raises:
         ForgeError: something in the run, its model, its data or its machine must be mended first.
@@ -60,7 +61,8 @@ def tell_start(run: Run, start: Start, data: TrainingData) -> None:
     """Say and record exactly what was loaded, and its errors before any training."""
     potential = start.potential
     with run.record.stage("evaluation"):
-        before = evaluate(potential, checking_loader(run, potential, data.checked)).metrics
+        measured = measured_in_evaluation(potential, run.config.train)
+        before = evaluate(potential, checking_loader(run, potential, data.checked), measured=measured).metrics
     origin = _origin(run)
     record = {**origin, **start.to_json(), "errors_before": before["all"], "errors_before_by_head": before["by_head"]}
     run.record.note(start=record)

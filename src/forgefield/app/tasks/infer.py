@@ -13,6 +13,7 @@ from forgefield.app.tasks.steps.evaluating import write_inference
 from forgefield.app.tasks.steps.outcome import TaskResult, short, show
 from forgefield.app.tasks.steps.predicting import predict_all
 from forgefield.core.disk import disk_errors
+from forgefield.core.errors import ConfigError
 from forgefield.train.evaluate import Prediction
 
 
@@ -22,6 +23,8 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
     Raises:
         ForgeError: something in the run, its model, its data or its machine must be mended first.
     """
+    if config.eval.free_atoms:
+        raise ConfigError("has no effect: infer compares with no labels", "eval.free_atoms", "remove it")
     with disk_errors(output_folder(config, "")):
         question = ask(config, console)
         found = predict_all(config, question, question.dataset, console)

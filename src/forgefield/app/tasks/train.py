@@ -9,16 +9,16 @@ from forgefield.app.tasks import resume
 from forgefield.app.tasks.steps.concluding import conclude
 from forgefield.app.tasks.steps.datasets import load_training_data, note_training_data
 from forgefield.app.tasks.steps.fitting import fit_model
+from forgefield.app.tasks.steps.going_on import as_resumed
 from forgefield.app.tasks.steps.models import build_new
 from forgefield.app.tasks.steps.outcome import TaskResult
 from forgefield.app.tasks.steps.run import new_run
-from forgefield.app.tasks.steps.sameness import as_resumed
 
 
 def run_task(config: RunConfig, console: Console) -> TaskResult:
     """Read and measure the data, build a potential, fit it, judge it, and hand it out with a report.
 
-    A run that a signal stopped, and that was saved, is continued.
+    A run that a signal stopped, and that was saved, is continued; one that was killed is with `--continue`.
 
     Raises:
         ForgeError: something in the run, its data or its machine must be mended first.

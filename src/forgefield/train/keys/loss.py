@@ -35,7 +35,8 @@ class LossKeys(Settings):
     targets: dict[str, TargetSettings] = Field(
         default_factory=dict,
         description="Further quantities: virial (of the stress labels), charges, spin_charges, dipole, or a name from "
-        "data.targets; each {weight: 1.0, loss: mse, normalization: ...}. The model must predict them.",
+        "data.targets; each {weight: 1.0, loss: mse, normalization: ...}. The model must predict them. "
+        "Their errors are recorded like those of forces, with weight 0 too.",
     )
     stress_weight: float = Field(0.0, ge=0, description="Weight of the stress loss.")
     energy_normalization: Normalization = Field(

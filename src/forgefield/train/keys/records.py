@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from forgefield.core.catalog import Catalog
 from forgefield.core.settings import Settings
 from forgefield.train.catalogs import RECORDS, as_value_error
+from forgefield.train.intervals import Interval
 from forgefield.train.records.mlflow import MlflowSettings
 from forgefield.train.records.wandb import WandbSettings
 
@@ -25,8 +26,10 @@ class RecordKeys(Settings):
     )
     progress_mininterval: float = Field(0.5, gt=0, description="Seconds between redraws of the progress bar.")
 
-    validate_every: int = Field(
-        1, ge=1, description="Cycles between validations, each of which gives a row of the records; one ends every fit."
+    validate_every: int | str = Field(
+        1,
+        description="Cycles between validations, or `200 updates`, `5 epochs`. Each gives a row of the records and a "
+        "step of plateau; one ends every fit.",
     )
     loggers: tuple[str, ...] = Field(
         ("csv", "jsonl", "tensorboard"),
@@ -40,6 +43,12 @@ class RecordKeys(Settings):
     mlflow: MlflowSettings = Field(
         default_factory=MlflowSettings, description="The run of MLflow, if mlflow is among the loggers."
     )
+
+    @field_validator("validate_every")
+    @classmethod
+    def _interval(cls, value: int | str) -> int | str:
+        Interval.read(value)
+        return value
 
     @field_validator("log_every", mode="before")
     @classmethod

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import difflib
-from typing import Literal
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from forgefield.core.settings import Settings
-from forgefield.train.validation_names import VALIDATION_NAMES
+from forgefield.train.validation_names import VALIDATION_NAMES, names_with
 
 
-def checked_metric(name: str) -> str:
+def checked_metric(name: str, targets: Iterable[str] = ()) -> str:
     """Return the name of a validation metric as it is.
 
     Raises:
-        ValueError: there is none of this name; the nearest one is given.
+        ValueError: there is none of this name for these targets; the nearest one is given.
     """
-    if name in VALIDATION_NAMES:
+    names = names_with(targets)
+    if name in names:
         return name
-    near = difflib.get_close_matches(name.removeprefix("val_"), VALIDATION_NAMES, n=1)
+    near = difflib.get_close_matches(name.removeprefix("val_"), names, n=1)
     hint = f"did you mean {near[0]!r}? There are: " if near else "there are: "
-    raise ValueError(f"no validation metric {name!r}; {hint}{', '.join(VALIDATION_NAMES)}")
+    raise ValueError(f"no validation metric {name!r}; {hint}{', '.join(names)}")
+
+
+_targets: ContextVar[tuple[str, ...]] = ContextVar("targets", default=())
 
 
 class EarlyStop(Settings):
     """A condition under which one validation metric is good enough or no longer falls."""
 
-    metric: str = Field(description="Validation metric, e.g. forces_mae; in eV, eV per atom, eV/Å, eV/Å^3.")
+    metric: str = Field(description="Validation metric, as best_metric; in eV, eV per atom, eV/Å, eV/Å^3.")
     patience: int | None = Field(
         None, ge=1, description="Met after so many validations in a row without improvement; null = only lower_bound."
     )
@@ -37,7 +43,7 @@ class EarlyStop(Settings):
     @field_validator("metric")
     @classmethod
     def _there(cls, value: str) -> str:
-        return checked_metric(value)
+        return checked_metric(value, _targets.get())
 
     @field_validator("threshold")
     @classmethod
@@ -74,8 +80,8 @@ class StoppingKeys(Settings):
     )
     best_metric: str = Field(
         "loss",
-        description="Validation metric whose lowest value is the best; it decides which weights are handed out.",
-        json_schema_extra={"enum": list(VALIDATION_NAMES)},
+        description="Validation metric whose lowest value is the best; it decides which weights are handed out: "
+        f"{', '.join(VALIDATION_NAMES)}, and NAME_mae, NAME_rmse of each of targets.",
     )
     best_k: int = Field(
         1, ge=1, description="Checkpoints kept of the best validations; beyond 1 they stand in checkpoints/best-UPDATE."
@@ -83,8 +89,18 @@ class StoppingKeys(Settings):
 
     @field_validator("best_metric")
     @classmethod
-    def _there(cls, value: str) -> str:
-        return checked_metric(value)
+    def _there(cls, value: str, info: ValidationInfo) -> str:
+        return checked_metric(value, info.data.get("targets", ()))
+
+    @field_validator("early_stops", mode="wrap")
+    @classmethod
+    def _of_targets(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """Tell the conditions which targets there are, so that each complains at its own key."""
+        token = _targets.set(tuple(info.data.get("targets", ())))
+        try:
+            return handler(value)
+        finally:
+            _targets.reset(token)
 
     @field_validator("early_stops")
     @classmethod

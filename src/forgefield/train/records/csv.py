@@ -11,7 +11,7 @@ from typing import Any
 from forgefield.core.catalog import Entry
 from forgefield.core.disk import disk_errors, write_atomic
 from forgefield.core.settings import Settings
-from forgefield.train.sink import COLUMNS, PART_COLUMNS, Origin, Part, Row, Sink
+from forgefield.train.sink import Origin, Part, Row, Sink, columns_with, part_columns_with
 
 
 class CsvSettings(Settings):
@@ -25,7 +25,10 @@ class Csv(Sink):
     """
 
     def __init__(self, settings: CsvSettings, origin: Origin) -> None:
-        self.tables = {origin.folder / "history.csv": COLUMNS, origin.folder / "breakdown.csv": PART_COLUMNS}
+        self.tables = {
+            origin.folder / "history.csv": columns_with(origin.further),
+            origin.folder / "breakdown.csv": part_columns_with(origin.further),
+        }
         for path, columns in self.tables.items():
             write_atomic(path, _text([columns, *_kept(path, columns, origin.update)]))
 

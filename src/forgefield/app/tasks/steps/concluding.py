@@ -16,7 +16,8 @@ from forgefield.app.reports.reading import force_share
 from forgefield.app.tasks.steps.datasets import load_test_data, set_name
 from forgefield.app.tasks.steps.evaluating import write_evaluation
 from forgefield.app.tasks.steps.fitting import WORDS, checking_loader
-from forgefield.app.tasks.steps.outcome import TaskResult, short, show
+from forgefield.app.tasks.steps.further import names_in, unit_of
+from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
 from forgefield.app.tasks.steps.run import Run
 from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
@@ -29,6 +30,7 @@ from forgefield.models.potential import Potential
 from forgefield.train.evaluate import evaluate
 from forgefield.train.joining import team
 from forgefield.train.loop import FitResult
+from forgefield.train.measured import measured_in_evaluation
 
 SAMPLE = 16
 
@@ -59,7 +61,10 @@ def judge(run: Run, potential: Potential, data: TrainingData, test: Dataset | No
     found: dict[str, Any] = {}
     with run.record.stage("evaluation"):
         for name, dataset in sets.items():
-            evaluation = evaluate(potential, checking_loader(run, potential, dataset))
+            measured = measured_in_evaluation(potential, run.config.train)
+            evaluation = evaluate(potential, checking_loader(run, potential, dataset), measured=measured)
+            for note in evaluation.notes:
+                say(run.console, f"note: {name}: {note}")
             about = {"set": name, "fingerprint": dataset.fingerprint, "run": run.config.name}
             write_evaluation(run.folder.evaluation(name), evaluation, dataset, potential, about=about)
             found[name] = evaluation.metrics
@@ -147,6 +152,9 @@ def error_rows(name: str, errors: dict[str, Any]) -> list[tuple[str, str]]:
     if errors.get("stress_rmse") is not None:
         text = f"RMSE {milli(errors['stress_rmse'])}, MAE {milli(errors['stress_mae'])} meV/Å³"
         rows.append((f"{label}: stress", text))
+    for one in names_in(errors):
+        text = f"RMSE {significant(errors[f'{one}_rmse'])}, MAE {significant(errors[f'{one}_mae'])} {unit_of(one)}"
+        rows.append((f"{label}: {one}", text.rstrip()))
     return rows
 
 

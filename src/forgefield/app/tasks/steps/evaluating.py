@@ -17,6 +17,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from forgefield.app.folder import write_json
 from forgefield.app.reports.contents import Predictions
 from forgefield.app.run import OutputSettings
+from forgefield.app.tasks.steps.further import cells_of, columns_of, in_ase, of_atoms, units_of
 from forgefield.core.disk import write_atomic
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
@@ -50,7 +51,7 @@ def write_evaluation(
     """
     files = []
     if names.metrics_json:
-        about = {**(about or {}), "units": UNITS}
+        about = {**(about or {}), "units": {**UNITS, **units_of(potential)}}
         files.append(write_json(folder / names.metrics_json, {"about": about, **evaluation.metrics}))
     if names.metrics_csv:
         files.append(write_atomic(folder / names.metrics_csv, metrics_table(evaluation.metrics)))
@@ -90,7 +91,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
 
 
 def predictions_table(predictions: Sequence[Prediction], dataset: Dataset) -> str:
-    """Return one CSV row per structure: energy, its label and error, the size of the forces, stress."""
+    """Return one CSV row per structure: energy, label and error, size of the forces, stress, and what else there is."""
     columns = ["index", "origin", "formula", "n_atoms", "config_type", "energy", "energy_per_atom"]
     with_forces = any(p.forces is not None for p in predictions)
     labelled = any("energy" in s.labels for s in dataset)
@@ -100,25 +101,28 @@ def predictions_table(predictions: Sequence[Prediction], dataset: Dataset) -> st
     columns += ["max_force"] if with_forces else []
     columns += ["forces_rmse", "max_force_error"] if compared else []
     columns += [f"stress_{axes}" for axes in ("xx", "yy", "zz", "yz", "xz", "xy")] if periodic else []
+    further = [cells_of(p, s) for p, s in zip(predictions, dataset, strict=True)]
+    columns += columns_of(further)
     rows = []
-    for p, s in zip(predictions, dataset, strict=True):
+    for p, s, more in zip(predictions, dataset, further, strict=True):
         row = {"index": p.index, "origin": s.origin, "formula": Atoms(s.numbers).get_chemical_formula(),
                "n_atoms": len(s), "config_type": s.config_type, "energy": p.energy,
-               "energy_per_atom": p.energy / len(s), **_compared(p, s)}  # fmt: skip
+               "energy_per_atom": p.energy / len(s), **_compared(p, s), **more}  # fmt: skip
         rows.append([_cell(row.get(name)) for name in columns])
     return _csv(columns, rows)
 
 
 def forces_table(predictions: Sequence[Prediction], dataset: Dataset) -> str:
-    """Return one CSV row per atom: structure, atom, element and force, eV/Å."""
-    rows = []
+    """Return one CSV row per atom: structure, atom, element, force, eV/Å, and what else the model says of atoms."""
+    rows, more = [], []
     for p, s in zip(predictions, dataset, strict=True):
         if p.forces is None:
             continue
         symbols = Atoms(s.numbers).get_chemical_symbols()
-        forces = p.forces.tolist()
-        rows += [[p.index, k, symbols[k], *map(_cell, forces[k])] for k in range(len(s))]
-    return _csv(["index", "atom", "element", "force_x", "force_y", "force_z"], rows)
+        more, values = of_atoms(p)
+        numbers = np.concatenate([p.forces, values], 1) if more else p.forces
+        rows += [[p.index, k, symbols[k], *map(_cell, numbers[k].tolist())] for k in range(len(s))]
+    return _csv(["index", "atom", "element", "force_x", "force_y", "force_z", *more], rows)
 
 
 def predictions_xyz(predictions: Sequence[Prediction], dataset: Dataset) -> str:
@@ -145,7 +149,7 @@ def as_arrays(predictions: Sequence[Prediction], dataset: Dataset, potential: Po
         energy_label=np.array([float(s.labels.get("energy", nan)) for s in structures]),
         baseline=np.array(baseline),
         forces=np.concatenate([p.forces for p in predictions if p.forces is not None]) if with_forces else no_forces,
-        forces_label=np.concatenate([s.labels.get("forces", np.full((len(s), 3), nan)) for s in structures]),
+        forces_label=np.concatenate([_forces_label(p, s) for p, s in zip(predictions, structures, strict=True)]),
         stress=np.array([p.stress for p in predictions]) if with_forces else np.zeros((0, 3, 3)),
         stress_label=np.array([s.labels.get("stress", np.full((3, 3), nan)) for s in structures]),
         index=np.array([p.index for p in predictions]),
@@ -174,8 +178,8 @@ def _compared(p: Prediction, s: Structure) -> dict[str, Any]:
         found |= {"energy_label": label, "energy_error_per_atom": (p.energy - label) / len(s)}
     if p.forces is not None:
         found["max_force"] = float(np.linalg.norm(p.forces, axis=1).max())
-        if "forces" in s.labels:
-            error = p.forces - s.labels["forces"]
+        if "forces" in s.labels and (p.counted is None or p.counted.any()):
+            error = (p.forces - s.labels["forces"])[slice(None) if p.counted is None else p.counted]
             largest = float(np.linalg.norm(error, axis=1).max())
             found |= {"forces_rmse": float(np.sqrt(np.square(error).mean())), "max_force_error": largest}
     if p.stress is not None and has_stress(s):
@@ -200,8 +204,18 @@ def _atoms(p: Prediction, s: Structure) -> Atoms:
         results["forces"] = p.forces
     if p.stress is not None and has_stress(s):
         results["stress"] = full_3x3_to_voigt_6_stress(p.stress)
-    atoms.calc = SinglePointCalculator(atoms, **results)
+    more, info, arrays = in_ase(p, s)
+    atoms.info |= info
+    atoms.arrays |= arrays
+    atoms.calc = SinglePointCalculator(atoms, **results, **more)
     return atoms
+
+
+def _forces_label(p: Prediction, s: Structure) -> np.ndarray:
+    """Reference forces, (n, 3), eV/Å; not a number for atoms that do not count."""
+    if "forces" not in s.labels:
+        return np.full((len(s), 3), np.nan)
+    return s.labels["forces"] if p.counted is None else np.where(p.counted[:, None], s.labels["forces"], np.nan)
 
 
 def _cell(value: object) -> object:

@@ -11,6 +11,7 @@ from forgefield.app.tasks.steps.outcome import say
 from forgefield.data.dataset import Dataset
 from forgefield.data.loader import make_loader
 from forgefield.train.evaluate import Evaluation, evaluate
+from forgefield.train.measured import measured_in_evaluation
 
 
 def predict_all(config: RunConfig, question: Question, dataset: Dataset, console: Console) -> Evaluation:
@@ -39,6 +40,7 @@ def predict_all(config: RunConfig, question: Question, dataset: Dataset, console
             matmul=config.eval.matmul,
             memory=config.eval.memory_share if size == "auto" else None,
             progress=lambda n: bar.advance(task, n),
+            measured=measured_in_evaluation(potential, free_atoms=config.eval.free_atoms),
         )
     for note in found.notes:
         say(console, f"note: {note}")

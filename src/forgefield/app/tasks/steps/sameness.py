@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from forgefield.app.folder import RunFolder, read_json
 from forgefield.app.run import RunConfig, resolved
 from forgefield.core.errors import ConfigError
 from forgefield.train.continuation import Change, fix_of, refused
@@ -55,14 +54,3 @@ def check_same(original: RunConfig, config: RunConfig, where: str) -> None:
     ]
     if left := refused(changes, config.accept):
         raise ConfigError(f"settings differ from the run's: {'; '.join(map(str, left))}", where, fix_of(left))
-
-
-def as_resumed(config: RunConfig) -> RunConfig | None:
-    """Return a new run as the continuation of itself, if a signal stopped it and it was saved; else None."""
-    if config.run_dir is None:
-        return None
-    folder = RunFolder(config.run_dir)
-    if not (folder.record.is_file() and folder.resolved.is_file() and read_json(folder.record).get("stopped_by")):
-        return None
-    model = config.model.model_copy(update={"manifest": None, "weights": None})
-    return config.model_copy(update={"task": "resume", "model_in": folder.last, "model": model})
