@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +74,8 @@ class ExtxyzFrames(Frames):
         return {**self.__dict__, "_kept": {}, "_room": KEPT_BYTES, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        for name, value in state.items():
+            setattr(self, name, value)
         self._lock = threading.Lock()
 
     def _raw(self, index: int) -> RawFrame:
@@ -101,7 +102,7 @@ class ExtxyzFrames(Frames):
             if getattr(self._keys, quantity) != AUTO:
                 continue
             several = [len(_usual_in(names, usual)) > 1 for names in self._index.names]
-            only = LabelKeys(**{name: AUTO if name == quantity else None for name in _ALL})
+            only = LabelKeys.model_validate({name: AUTO if name == quantity else None for name in _ALL})
             for place in np.flatnonzero(np.array(several)[self._index.group]).tolist():
                 raw = self._raw(place)
                 try:
@@ -124,7 +125,7 @@ def _require_one(frames: Sequence[RawFrame], chosen: Chosen, keys: LabelKeys, un
         raise first
 
 
-_ALL = tuple(cast(str, name) for name in LabelKeys.model_fields if LabelKeys.model_fields[name].default == AUTO)
+_ALL = tuple(name for name in LabelKeys.model_fields if LabelKeys.model_fields[name].default == AUTO)
 
 
 def _usual_in(names: tuple[frozenset[str], str], usual: tuple[str, ...]) -> set[str]:

@@ -64,7 +64,8 @@ class Scan:
         if not self._starts:
             raise DataError("is empty", str(self._path), "give a file with at least one frame")
         columns = (self._starts, self._lengths, self._counts, self._group)
-        return Index(*(np.array(c, dtype=np.int64) for c in columns), list(self._names))
+        starts, lengths, counts, group = (np.array(c, dtype=np.int64) for c in columns)
+        return Index(starts, lengths, counts, group, list(self._names))
 
     def _next(self) -> bytes:
         line = self._stream.readline()
@@ -80,7 +81,7 @@ class Scan:
         comment = self._next()
         text, there = comment.decode().rstrip("\r\n"), 0
         self._group.append(self._group_of(text))
-        expected = _columns(text)
+        expected, last = _columns(text), list[bytes]()
         while there < count:
             rows = list(islice(self._stream, min(ROWS_AT_ONCE, count - there)))
             if len(rows) < min(ROWS_AT_ONCE, count - there):

@@ -34,7 +34,7 @@ def open_text(path: Path) -> BinaryIO | gzip.GzipFile | lzma.LZMAFile:
 
 @final
 class Text:
-    """Parts of a file. A compressed one is unpacked into the temporary folder (TMPDIR), and the copy is removed at the end.
+    """Parts of a file. A compressed one is unpacked into the temporary folder (TMPDIR) until the end.
 
     Args:
         path: the file.
