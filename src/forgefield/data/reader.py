@@ -36,6 +36,8 @@ class Frames(ABC):
         notes: what the user should know about this source.
     """
 
+    _surveyed: Survey | None = None
+
     def __init__(
         self,
         source: str,
@@ -45,7 +47,6 @@ class Frames(ABC):
     ) -> None:
         self.source, self.chosen = source, dict(chosen)
         self.others, self.notes = tuple(others), tuple(notes)
-        self._surveyed: Survey | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
