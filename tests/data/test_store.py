@@ -234,7 +234,8 @@ def test_two_writers_are_refused(store):
 
 
 def test_threads_and_processes_read_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped, "MAPPED_AT_MOST", 50_000)  # closes and opens the file all the time
+    monkeypatch.setattr(mapped, "LEAST", 500_000)
+    monkeypatch.setattr(mapped, "MAPPED_AT_MOST", 500_000)  # closes and opens the file all the time
     found = open_dataset(write(tmp_path / "s", many(200), shard_bytes=100_000))
     expected = [s.positions.tobytes() for s in many(200)]
     order = np.random.default_rng(0).permutation(200).tolist()

@@ -12,8 +12,9 @@ import lmdb
 
 from forgefield.core.errors import DataError
 
-MAPPED_AT_MOST = 256 * 2**20
-"""Bytes that are read before a file is closed and opened anew, so that the part held in memory does not grow."""
+MAPPED_AT_MOST, LEAST = 256 * 2**20, 8 * 2**20
+"""Bytes of all files together that may be mapped before one is closed and opened anew; of one file, at least."""
+AROUND = 64 * 2**10  # bytes that the system maps around those that are read
 
 _OPEN: WeakValueDictionary[str, MappedFile] = WeakValueDictionary()
 _turns = threading.Lock()
@@ -38,13 +39,13 @@ class MappedFile:
         """
         try:
             with self._lock:
-                if self._environment is None or self._read > MAPPED_AT_MOST:
+                if self._environment is None or self._read > max(MAPPED_AT_MOST // len(_OPEN), LEAST):
                     self._reopen()
                 value = self._transaction.get(key)
                 if value is None:
                     return None
                 copy = bytearray(value[start:end])
-                self._read += len(copy)
+                self._read += len(copy) + AROUND
                 return copy
         except lmdb.Error as error:
             raise DataError(f"cannot be read as LMDB ({error})", str(self.path), "copy the store again") from None
