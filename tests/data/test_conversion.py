@@ -187,6 +187,10 @@ def test_it_does_not_write_over_what_is_there(tmp_path):
     assert run(tmp_path / "in.xyz", out, "--overwrite", "--with", "float32=true").exit_code == 0
     assert StoreFrames(out).header.float32
     assert "is both read and written" in run(out, out).output
+    for there, name in ((out, "extxyz"), (tmp_path, "store"), (tmp_path / "in.xyz", "store")):
+        failed = run(out if there != out else tmp_path / "in.xyz", there, "--to", name, "--overwrite")
+        assert failed.exit_code == 2
+        assert "is not what format" in failed.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.xyz", "out.store"]
 
 

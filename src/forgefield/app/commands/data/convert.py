@@ -78,7 +78,7 @@ def command(
         raise ConfigError("nothing to convert", "data convert", "forgefield data convert IN... OUT")
     name = to or ENDINGS.get(target.suffix.lower(), "store")
     writer: Writer = Catalog(WRITERS).entry(name).build(target, writer_settings(name, options or ()))
-    _check_target(target, [Path(source) for source in settings.lmdb], overwrite)
+    _check_target(target, [Path(source) for source in settings.lmdb], overwrite, name)
     if restart:
         writer.forget()
     skip, started = settings.on_error == "skip", time.monotonic()
@@ -89,11 +89,16 @@ def command(
     _summary(dataset, done, target, name, settings, time.monotonic() - started)
 
 
-def _check_target(target: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+def _check_target(target: Path, inputs: Sequence[Path], overwrite: bool, name: str) -> None:
+    from forgefield.data.store.frames import is_store
+
     if any(target.resolve() == path.resolve() for path in inputs):
         raise DataError("is both read and written", str(target), "give the result another name")
     if target.exists() and not overwrite:
         raise DataError("is there already", str(target), "remove it, choose another name, or give --overwrite")
+    replaceable = is_store(target) if name == "store" else target.is_file()
+    if target.exists() and not replaceable:
+        raise DataError(f"is there, and is not what format {name} replaces", str(target), "remove it yourself")
 
 
 def _with_bar(dataset: Dataset, writer: Writer, job: str, skip: bool) -> Converted:
