@@ -23,6 +23,7 @@ BANNED = {"utils", "misc", "helpers", "common", "base", "tools"}
 LONG_FILE, LONG_FUNCTION, DEEP = 500, 80, 4
 PLUGINS = [
     "data/readers",
+    "data/writers",
     "models/architectures",
     "models/physics",
     "train/losses",

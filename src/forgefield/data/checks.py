@@ -10,7 +10,7 @@ from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError
 from forgefield.core.quantities import QUANTITIES
 from forgefield.data.dataset import Dataset
-from forgefield.data.isolated import is_isolated
+from forgefield.data.isolated import are_isolated
 
 SHOWN = 5
 
@@ -28,17 +28,13 @@ def check_labels(dataset: Dataset, needed: Collection[str], *, some: bool = Fals
     Raises:
         DataError: names the label, how many frames lack it and the first of them, and what the files have instead.
     """
-    missing: dict[str, list[str]] = {name: [] for name in sorted(needed)}
-    seen: set[str] = set()
-    for structure in dataset:
-        seen.update(structure.labels)
-        lacking = [name for name in missing if name not in structure.labels]
-        if lacking and is_isolated(structure):
-            lacking = [name for name in lacking if name == "energy"]
-        for name in lacking:
-            missing[name].append(structure.origin)
-    for name, origins in missing.items():
-        if not origins:
+    survey = dataset.survey
+    seen = {name for kind in survey.present() for name in kind.labels}
+    free = are_isolated(dataset)
+    for name in sorted(needed):
+        lacking = survey.where(name not in kind.labels for kind in survey.kinds)
+        places = np.flatnonzero(lacking if name == "energy" else lacking & ~free)
+        if not len(places):
             continue
         if name not in seen:
             others = sorted({o for part in dataset.parts for o in part.others})
@@ -48,9 +44,10 @@ def check_labels(dataset: Dataset, needed: Collection[str], *, some: bool = Fals
             raise DataError(f"no frame has {name}{instead}", dataset.name, fix)
         if some:
             continue
-        listing = ", ".join(origins[:SHOWN]) + (", ..." if len(origins) > SHOWN else "")
+        origins = [dataset[int(place)].origin for place in places[:SHOWN]]
+        listing = ", ".join(origins) + (", ..." if len(places) > SHOWN else "")
         raise DataError(
-            f"{len(origins)} of {len(dataset)} frames have no {name}: {listing}",
+            f"{len(places)} of {len(dataset)} frames have no {name}: {listing}",
             dataset.name,
             f"remove these frames, label them, do not train {name} (its weight 0), or set train.missing_labels: mask",
         )
@@ -62,7 +59,7 @@ def check_fixed(dataset: Dataset) -> None:
     Raises:
         DataError: no atom is held fixed.
     """
-    if not any(s.fixed is not None and np.any(s.fixed) for s in dataset):
+    if not any(kind.fixed for kind in dataset.survey.present()):
         fix = "remove train.train_on_free_atoms, or give the constraints (move_mask in extxyz, `fixed` in LMDB)"
         raise DataError("no atom is held fixed", dataset.name, fix)
 
@@ -91,13 +88,13 @@ def check_elements(dataset: Dataset, elements: Collection[int], owner: str = "th
     Raises:
         DataError: names the elements and the first frame.
     """
-    known = np.array(sorted(elements))
-    for structure in dataset:
-        new = np.setdiff1d(structure.numbers, known)
-        if len(new):
-            names = ", ".join(symbol(int(z)) for z in new)
-            raise DataError(
-                f"has {names}, which {owner} does not have",
-                structure.origin,
-                f"known elements: {', '.join(symbol(int(z)) for z in known)}; remove the frame or train with {names}",
-            )
+    known, survey = sorted(elements), dataset.survey
+    strange = survey.where(not set(kind.elements) <= set(known) for kind in survey.kinds)
+    for place in np.flatnonzero(strange)[:1]:
+        structure = dataset[int(place)]
+        names = ", ".join(symbol(int(z)) for z in np.setdiff1d(structure.numbers, known))
+        raise DataError(
+            f"has {names}, which {owner} does not have",
+            structure.origin,
+            f"known elements: {', '.join(symbol(z) for z in known)}; remove the frame or train with {names}",
+        )

@@ -21,6 +21,7 @@ from forgefield.data.label_names import LabelKeys
 from forgefield.data.label_units import LabelUnits
 from forgefield.data.reader import Frames, ListFrames, Reader
 from forgefield.data.reading import FORMAT_ALIASES, READERS
+from forgefield.data.survey import Survey, join
 
 FINGERPRINT = b"forgefield-data-1"
 KNOWN_STARTS = {
@@ -92,21 +93,27 @@ class Dataset:
 
     def elements(self) -> list[int]:
         """Atomic numbers that occur, ascending."""
-        found: set[int] = set()
-        for structure in self:
-            found.update(np.unique(structure.numbers).tolist())
-        return sorted(found)
+        return sorted({z for kind in self.survey.present() for z in kind.elements})
 
     def heads(self) -> list[str]:
         """Names of heads that structures name, in the order of their first appearance."""
-        return list(dict.fromkeys(s.head for s in self if s.head is not None))
+        return list(dict.fromkeys(kind.head for kind in self.survey.present() if kind.head is not None))
+
+    @cached_property
+    def survey(self) -> Survey:
+        """Kinds and sizes of the structures; each source is passed over once at most, subsets included."""
+        return join([part.survey() for part in self.parts]).take(self.indices)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what the structures hold, in their order (hex); the files' names and format do not enter."""
+        if len(self.parts) == 1 and np.array_equal(self.indices, np.arange(len(self.parts[0]))):
+            kept = self.parts[0].fingerprint
+            if kept is not None:
+                return kept
         digest = hashlib.sha256(FINGERPRINT)
         for structure in self:
-            _add(digest, structure)
+            add_contents(digest, structure)
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -143,7 +150,7 @@ class Dataset:
         }
 
 
-def _add(digest: Any, s: Structure) -> None:
+def add_contents(digest: Any, s: Structure) -> None:
     """Feed one structure to a hash: every field with its name and length, so that none can run into the next."""
     fields: list[tuple[str, bytes]] = [
         ("numbers", s.numbers.astype("<i8").tobytes()),

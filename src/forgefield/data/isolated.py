@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
+from forgefield.data.survey import is_called_isolated
 
 MARK = "isolatedatom"
 
@@ -20,7 +23,7 @@ def is_isolated(structure: Structure) -> bool:
     Raises:
         DataError: more than one atom is called so.
     """
-    marked = structure.config_type.lower().replace("_", "").replace("-", "").replace(" ", "") == MARK
+    marked = is_called_isolated(structure.config_type)
     if marked and len(structure) != 1:
         raise DataError(f"config_type is IsolatedAtom but it has {len(structure)} atoms", structure.origin, "rename it")
     return len(structure) == 1 and (marked or not structure.pbc.any())
@@ -28,9 +31,21 @@ def is_isolated(structure: Structure) -> bool:
 
 def separate_isolated(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """Return (all other structures, frames of one free atom)."""
-    free = [is_isolated(s) for s in dataset]
-    rest = [i for i, isolated in enumerate(free) if not isolated]
-    return dataset.subset(rest), dataset.subset([i for i, isolated in enumerate(free) if isolated])
+    free = are_isolated(dataset)
+    return dataset.subset(np.flatnonzero(~free)), dataset.subset(np.flatnonzero(free))
+
+
+def are_isolated(dataset: Dataset) -> np.ndarray:
+    """Return which structures are one free atom, (n,) bool, as `is_isolated` says.
+
+    Raises:
+        DataError: more than one atom is called so.
+    """
+    survey = dataset.survey
+    called, alone = survey.where(kind.config_free for kind in survey.kinds), survey.n_atoms == 1
+    for wrong in np.flatnonzero(called & ~alone)[:1]:
+        is_isolated(dataset[int(wrong)])
+    return alone & (called | survey.where(not kind.periodic for kind in survey.kinds))
 
 
 def isolated_energies(isolated: Dataset, heads: Sequence[str]) -> dict[str, dict[int, float]]:

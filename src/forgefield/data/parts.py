@@ -16,6 +16,7 @@ from forgefield.data.sampling import check_indices, read_indices, select
 from forgefield.data.settings import E0_WORDS, DataSettings, Sampling
 from forgefield.data.sources import open_sources
 from forgefield.data.split import Split, split_dataset
+from forgefield.data.survey import Survey
 
 PartName = Literal["train", "val", "test", "lmdb"]
 
@@ -70,6 +71,10 @@ class View(Frames):
 
     def __getitem__(self, index: int) -> Structure:
         return self._dataset[index]
+
+    def survey(self) -> Survey:
+        """Return what the data set knows of its structures."""
+        return self._dataset.survey
 
 
 def open_part(settings: DataSettings, name: PartName, *, active: bool = False) -> Dataset:

@@ -13,6 +13,7 @@ from forgefield.core.settings import Settings
 from forgefield.core.structure import Structure
 from forgefield.data.label_names import LabelKeys
 from forgefield.data.label_units import LabelUnits
+from forgefield.data.survey import Survey, survey
 
 
 class ReaderSettings(Settings):
@@ -35,6 +36,8 @@ class Frames(ABC):
         notes: what the user should know about this source.
     """
 
+    _surveyed: Survey | None = None
+
     def __init__(
         self,
         source: str,
@@ -50,6 +53,17 @@ class Frames(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Structure: ...
+
+    @property
+    def fingerprint(self) -> str | None:
+        """`Dataset.fingerprint` of all structures, where the source keeps it; else None."""
+        return None
+
+    def survey(self) -> Survey:
+        """Return kinds and sizes of all structures: kept after one pass over them, or known without."""
+        if self._surveyed is None:
+            self._surveyed = survey(self[i] for i in range(len(self)))
+        return self._surveyed
 
 
 class ListFrames(Frames):

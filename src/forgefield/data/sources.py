@@ -15,6 +15,7 @@ from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset, open_frames
 from forgefield.data.reader import Frames
 from forgefield.data.reading import Reading
+from forgefield.data.survey import Survey
 
 SHOWN = 5
 
@@ -104,6 +105,12 @@ class Marked(Frames):
         structure = self._frames[index]
         marks = {name: mark for name, mark in self._marks.items() if mark is not None}
         return dataclasses.replace(structure, weight=structure.weight * self._weight, **marks)
+
+    def survey(self) -> Survey:
+        """Return what is known of the structures, with the head of this source."""
+        found, head = self._frames.survey(), self._marks["head"]
+        kinds = found.kinds if head is None else [kind._replace(head=head) for kind in found.kinds]
+        return Survey(kinds, found.kind, found.n_atoms)
 
 
 class Screened(Frames):

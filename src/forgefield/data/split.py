@@ -9,7 +9,7 @@ import numpy as np
 
 from forgefield.core.errors import DataError
 from forgefield.data.dataset import Dataset
-from forgefield.data.isolated import is_isolated
+from forgefield.data.isolated import are_isolated
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,7 @@ def split_dataset(dataset: Dataset, fraction: float, seed: int) -> Split:
     Raises:
         DataError: too few structures to have both parts.
     """
-    free = np.array([is_isolated(s) for s in dataset], dtype=bool)
-    rest = np.flatnonzero(~free)
+    rest = np.flatnonzero(~are_isolated(dataset))
     count = round(len(rest) * fraction)
     if fraction > 0:
         count = max(count, 1)

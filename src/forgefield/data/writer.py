@@ -42,3 +42,25 @@ class Writer(ABC):
     @abstractmethod
     def abandon(self) -> None:
         """Take away what was written beside."""
+
+    def take_up(self, job: str) -> dict[str, Any]:
+        """Go on with what a killed conversion of the same job left, if the format can.
+
+        Args:
+            job: stands for the inputs and how they are read.
+
+        Returns:
+            What `keep` was given last before the last complete transaction; empty where it begins anew.
+        """
+        return {}
+
+    def forget(self) -> None:  # noqa: B027 (most formats leave nothing)
+        """Take away what a killed conversion left, so that all begins anew."""
+
+    def keep(self, progress: dict[str, Any]) -> None:  # noqa: B027 (most formats cannot)
+        """Remember how far the conversion is, together with the structures added so far."""
+
+    def pause(self) -> bool:
+        """Leave off so that `take_up` can go on; returns False where all that was written is gone."""
+        self.abandon()
+        return False

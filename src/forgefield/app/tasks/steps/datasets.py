@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from forgefield.app.folder import write_json
@@ -25,6 +26,7 @@ from forgefield.data.isolated import separate_isolated
 from forgefield.data.parts import PartName, TrainingData, open_part, open_training
 from forgefield.data.reader import Frames
 from forgefield.data.settings import DataSettings
+from forgefield.data.survey import Survey
 from forgefield.train.settings import TrainSettings
 
 _ENDINGS = re.compile(r"(\.(xz|gz|extxyz|xyz|lmdb|db))+$", re.IGNORECASE)
@@ -52,6 +54,12 @@ class HeadFrames(Frames):
         if structure.head is not None and not self._always:
             return structure
         return dataclasses.replace(structure, head=self._head)
+
+    def survey(self) -> Survey:
+        """Return what is known of the structures, with their heads."""
+        found = self._dataset.survey
+        kinds = [k._replace(head=self._head) if self._always or k.head is None else k for k in found.kinds]
+        return Survey(kinds, found.kind, found.n_atoms)
 
 
 def load_training_data(run: Run) -> TrainingData:
@@ -149,7 +157,10 @@ def check_heads(dataset: Dataset, heads: Sequence[str], setting: str) -> None:
         ModelError: a structure names no head, or one that the model does not have.
     """
     listing = ", ".join(heads)
-    for structure in dataset:
+    survey = dataset.survey
+    strange = survey.where(k.head not in heads and (k.head is not None or len(heads) > 1) for k in survey.kinds)
+    for place in np.flatnonzero(strange)[:1]:
+        structure = dataset[int(place)]
         if structure.head is None and len(heads) > 1:
             what = f"names no head, and the model has {len(heads)}: {listing}"
             raise ModelError(what, structure.origin, f"set {setting} to one of them")
@@ -164,11 +175,12 @@ def heads_of(dataset: Dataset) -> list[str]:
     Raises:
         DataError: some structures name a head and some do not.
     """
-    named = sorted({s.head for s in dataset if s.head is not None})
-    nameless = next((s.origin for s in dataset if s.head is None), None)
-    if named and nameless is not None:
+    named, survey = sorted(dataset.heads()), dataset.survey
+    nameless = np.flatnonzero(survey.where(kind.head is None for kind in survey.kinds))
+    if named and len(nameless):
         what = f"names no head, but other frames do ({', '.join(named)})"
-        raise DataError(what, nameless, "name one in every frame, or set train.head_key for those without")
+        origin = dataset[int(nameless[0])].origin
+        raise DataError(what, origin, "name one in every frame, or set train.head_key for those without")
     return named or ["default"]
 
 
@@ -188,7 +200,7 @@ def check_some_label(dataset: Dataset) -> None:
     Raises:
         DataError: there is none; what the files have instead is named.
     """
-    if any(structure.labels for structure in dataset):
+    if any(kind.labels for kind in dataset.survey.present()):
         return
     others = sorted({name for part in dataset.parts for name in part.others})
     seen = f"; the files have {', '.join(others)}" if others else ""
@@ -218,8 +230,8 @@ def describe(dataset: Dataset, paths: Sequence[Path]) -> dict[str, Any]:
     return {
         "path": ", ".join(str(p) for p in paths),
         "n_structures": len(dataset),
-        "n_atoms": n_atoms,
-        "elements": sorted(elements),
+        "n_atoms": int(dataset.survey.n_atoms.sum()),
+        "elements": dataset.elements(),
         "fingerprint": dataset.fingerprint,
     }
 

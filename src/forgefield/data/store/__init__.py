@@ -1,0 +1,1 @@
+"""ForgeField's own store: typed arrays in LMDB shards."""
