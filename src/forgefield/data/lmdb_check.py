@@ -125,7 +125,7 @@ class _Walk:
             raise self._wrong(f"page {number} is named twice or not there")
         self._seen.add(number)
         page = self._data[number * size : (number + 1) * size]
-        own, _, flags, lower, upper = struct.unpack_from("<QHHHH", page)
+        own, _, flags, lower, upper = struct.unpack("<QHHHH", page[:HEAD].tobytes())
         wanted = LEAF if leaf else BRANCH
         if own != number or flags & ~DIRTY != wanted or not HEAD <= lower <= upper <= size or lower % 2:
             raise self._wrong(f"page {number}")

@@ -22,7 +22,8 @@ MAX_DIMENSIONS = 6
 MAX_HEADER = 10_000
 MAGIC = b"\x93NUMPY"
 HEADER = re.compile(
-    rb"\{ *'descr': *'(?P<type>[<>|=](?:b1|[iu][1248]|f[248]|[SU]\d{1,6}))', *'fortran_order': *(?P<order>True|False), *"
+    rb"\{ *'descr': *'(?P<type>[<>|=](?:b1|[iu][1248]|f[248]|[SU]\d{1,6}))', *"
+    rb"'fortran_order': *(?P<order>True|False), *"
     rb"'shape': *\((?P<shape>[\d, L]{0,200})\),? *\}"
 )
 """What `np.save` writes before plain numbers and texts of fixed length."""

@@ -27,6 +27,8 @@ class DeepmdNpySettings(ReaderSettings):
 class DeepmdNpyReader(Reader):
     """Maps the arrays of every set; frames are made when they are asked for."""
 
+    usual = USUAL
+
     def __init__(self, settings: DeepmdNpySettings) -> None:
         self.settings = settings
 

@@ -81,10 +81,11 @@ class Md17NpzReader(Reader):
         said = (
             "as the file says" if "e_unit" in file or "r_unit" in file else "as all files of this kind; it names none"
         )
-        note = f"{path.name}: units {units['energy']} and {units['length']}, {said}"
-        settings = self.settings.model_copy(update={"units": self.settings.units.model_copy(update=units)})
+        notes = list(self.settings.units.overruled(**units))
+        notes.append(f"{path.name}: units {units['energy']} and {units['length']}, {said}")
+        settings = self.settings.model_copy(update={"units": self.settings.units.declared(**units)})
         usual = {"energy": (layout.energy.lower(),), "forces": (layout.forces.lower(),)}
-        return BlockFrames([block], str(path), settings, usual, [note])
+        return BlockFrames([block], str(path), settings, usual, notes)
 
 
 def _layout(file: NpzFile) -> Layout | None:

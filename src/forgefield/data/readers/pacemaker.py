@@ -42,6 +42,8 @@ class PacemakerSettings(ReaderSettings):
 class PacemakerReader(Reader):
     """Decodes the whole table at once, as its format asks; frames are made when they are asked for."""
 
+    usual = USUAL
+
     def __init__(self, settings: PacemakerSettings) -> None:
         self.settings = settings
 

@@ -40,6 +40,8 @@ class SizeGroupedSettings(ReaderSettings):
 class SizeGroupedReader(Reader):
     """Reads frames when they are asked for."""
 
+    usual = USUAL
+
     def __init__(self, settings: SizeGroupedSettings) -> None:
         self.settings = settings
 
