@@ -80,7 +80,7 @@ class Hdf5File:
         held = self._open
         if held is None or held[0] != os.getpid():
             try:
-                held = self._open = (os.getpid(), h5py.File(self.path, "r", locking=False))
+                held = self._open = (os.getpid(), h5py.File(self.path, "r"))
             except ERRORS as error:
                 what = f"cannot be opened as HDF5: it is cut off or damaged ({_short(error)})"
                 raise DataError(what, str(self.path), COPY) from None

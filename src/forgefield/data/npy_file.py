@@ -82,7 +82,9 @@ class NpzFile:
                 self._members = {m.filename: m for m in archive.infolist()}
                 count = len(archive.infolist())
         except ZIP_ERRORS as error:
-            raise DataError(f"cannot be opened as npz: it is cut off or damaged ({error})", str(path), COPY) from None
+            raise DataError(
+                f"cannot be opened as npz: it is cut off or damaged ({str(error)[:120]})", str(path), COPY
+            ) from None
         if count != len(self._members) or count > MAX_MEMBERS:
             raise DataError("holds the same name twice, or far too many names", str(path), "check the file's origin")
 
@@ -104,7 +106,7 @@ class NpzFile:
         except DataError:
             raise
         except ZIP_ERRORS as error:
-            raise DataError(f"is cut off or damaged ({error})", where, COPY) from None
+            raise DataError(f"is cut off or damaged ({str(error)[:120]})", where, COPY) from None
         _check_size(header, member.file_size, where)
         if member.file_size > MAX_RATIO * max(member.compress_size, 1):
             raise DataError(
@@ -173,7 +175,7 @@ class NpzFile:
                     if len(data) > header.n_bytes:
                         break
         except ZIP_ERRORS as error:
-            raise DataError(f"is cut off or damaged ({error})", self._where(name), COPY) from None
+            raise DataError(f"is cut off or damaged ({str(error)[:120]})", self._where(name), COPY) from None
         if len(data) != header.n_bytes:
             raise DataError(f"holds {len(data)} of {header.n_bytes} bytes", self._where(name), COPY)
         flat = np.frombuffer(data, header.dtype)
@@ -192,7 +194,7 @@ def _header(stream: IO[bytes], where: str) -> Header:
     except IndexError:
         raise DataError("is cut off", where, COPY) from None
     except ZIP_ERRORS as error:
-        raise DataError(f"is cut off or damaged ({error})", where, COPY) from None
+        raise DataError(f"is cut off or damaged ({str(error)[:120]})", where, COPY) from None
     shape, fortran, dtype = _parsed(text, where)
     if dtype.hasobject or dtype.kind not in "biufSU" or dtype.itemsize == 0:
         fix = "save plain numbers (np.save with allow_pickle=False); objects are never unpickled"

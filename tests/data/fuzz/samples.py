@@ -17,7 +17,7 @@ from ase.io import write
 
 Change = Callable[[bytes], bytes]
 HERE = Path(__file__).parent
-TABLE = HERE / "pandas3.pckl.gzip"
+TABLE = HERE.parent / "pacemaker" / "pandas3.1_protocol4.pckl.gzip"
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,11 @@ def write_fairchem_lmdb(path):
 
 
 def _fill_lmdb(path, records):
-    with lmdb.open(str(path), subdir=False, map_size=2**20, lock=False) as environment:
-        with environment.begin(write=True) as transaction:
-            for key, value in records.items():
-                transaction.put(key, value)
+    environment = lmdb.open(str(path), subdir=False, map_size=2**20, lock=False)
+    with environment.begin(write=True) as transaction:
+        for key, value in records.items():
+            transaction.put(key, value)
+    environment.close()
 
 
 def change_lmdb(path, change):

@@ -120,7 +120,7 @@ class PacemakerFrames(Frames):
         return label_structure(self._raw(index), self.chosen, self._keys, self._settings.units)
 
     def _raw(self, row: int) -> RawFrame:
-        origin = f"{self._name}: row {row}"
+        origin = f"{self._name}: record {row}"
         raw = _atoms(self._table.columns[ATOMS][row], origin)
         values, arrays, n = dict(raw.values), dict(raw.arrays), len(raw.numbers)
         for name, column in self._table.columns.items():
@@ -151,12 +151,12 @@ def _weights(table: Table, name: str) -> tuple[np.ndarray | None, list[str]]:
         return None, []
     found = [single(w) for w in table.columns[WEIGHT]]
     if None in found:
-        where = f"{name}: row {found.index(None)}"
+        where = f"{name}: record {found.index(None)}"
         raise DataError("w_energy is not one number", where, "repair or drop this column")
     weights = np.array(found, dtype=np.float64)
     if not np.isfinite(weights).all() or (weights < 0).any():
         row = int(np.flatnonzero(~(weights >= 0) | ~np.isfinite(weights))[0])
-        raise DataError(f"w_energy is {weights[row]}", f"{name}: row {row}", "repair or drop this column")
+        raise DataError(f"w_energy is {weights[row]}", f"{name}: record {row}", "repair or drop this column")
     if abs(weights.sum() - 1.0) < NORMALIZED:
         note = f"{name}: w_energy, which adds up to 1, times the number of rows is the weight of each structure"
         return weights * len(weights), [f"{note}; of w_forces only the zeros count"]
@@ -176,7 +176,7 @@ def _corrected(table: Table, name: str) -> list[str]:
 def _mask(weights: np.ndarray, n: int, origin: str) -> np.ndarray:
     per_atom = weights.reshape(n, -1) if n and weights.size in (n, 3 * n) else None
     if per_atom is None or per_atom.dtype.kind not in "biuf":
-        raise DataError(f"w_forces has shape {weights.shape}, expected ({n},)", origin, "repair this row")
+        raise DataError(f"w_forces has shape {weights.shape}, expected ({n},)", origin, "repair this record")
     return (per_atom != 0).any(axis=1).astype(np.int64)
 
 
@@ -188,9 +188,9 @@ def _atoms(found: Any, origin: str) -> RawFrame:
     arrays = {k: plain(v) for k, v in state["arrays"].items() if isinstance(k, str)}
     numbers, positions = arrays.get("numbers"), arrays.get("positions")
     if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in "iu" or numbers.ndim != 1:
-        raise DataError("has no whole atomic numbers", origin, "repair this row")
+        raise DataError("has no whole atomic numbers", origin, "repair this record")
     if not isinstance(positions, np.ndarray) or positions.shape != (len(numbers), 3) or positions.dtype.kind != "f":
-        raise DataError(f"has no positions of shape ({len(numbers)}, 3)", origin, "repair this row")
+        raise DataError(f"has no positions of shape ({len(numbers)}, 3)", origin, "repair this record")
     holder = state.get("_cellobj")
     inner = holder.state if isinstance(holder, Kept) and isinstance(holder.state, dict) else state
     cell, pbc = plain(inner.get("array", inner.get("_cell"))), plain(state.get("_pbc"))
@@ -231,9 +231,9 @@ def _fixed(constraints: Sequence[Any] | Mapping[str, Any] | None, n: int, origin
             continue
         index = plain(state.get("index"))
         if not isinstance(index, np.ndarray) or index.dtype.kind not in "iub" or index.ndim != 1:
-            raise DataError("its constraint FixAtoms holds no indices", origin, "repair this row")
+            raise DataError("its constraint FixAtoms holds no indices", origin, "repair this record")
         if index.dtype.kind != "b" and len(index) and not -n <= int(index.min()) <= int(index.max()) < n:
-            raise DataError("its constraint FixAtoms names an atom that is not there", origin, "repair this row")
+            raise DataError("its constraint FixAtoms names an atom that is not there", origin, "repair this record")
         fixed[index] = True
     return fixed
 
