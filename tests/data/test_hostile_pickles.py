@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 
-from drive import peak, reset_peak
+from fuzz_drive import peak, reset_peak
 
 from forgefield.core.errors import DataError
 from forgefield.data.dataset import open_dataset

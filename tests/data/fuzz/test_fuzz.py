@@ -7,8 +7,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import drive
-from samples import SAMPLES
+import fuzz_drive
+from fuzz_samples import SAMPLES
 
 from forgefield.core.catalog import Catalog
 from forgefield.data.dataset import detect_format, open_dataset
@@ -18,7 +18,7 @@ NAMES = Catalog("forgefield.data.readers").names()
 
 def test_every_registered_format_has_a_sample():
     missing = [name for name in NAMES if name not in SAMPLES]
-    assert not missing, f"add a small sample of {missing} to tests/data/fuzz/samples.py"
+    assert not missing, f"add a small sample of {missing} to tests/data/fuzz/fuzz_samples.py"
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
@@ -32,14 +32,14 @@ def test_samples_are_read_as_what_they_are(name, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_some_damage(name):
-    _, failures = drive.run(name, 30)
+    _, failures = fuzz_drive.run(name, 30)
     assert not failures, f"mutation {failures[0][0]} of {name}:\n{failures[0][1]}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_much_damage(name):
-    outcomes, failures = drive.run(name, 1000)
+    outcomes, failures = fuzz_drive.run(name, 1000)
     assert not failures, f"{len(failures)} of 1000; mutation {failures[0][0]} of {name}:\n{failures[0][1]}"
     assert outcomes["refused"] >= 100, "damage that is never noticed is no test"
 
@@ -56,7 +56,7 @@ def test_the_driver_notices_what_must_not_happen(monkeypatch):
             pass
 
     def grow(path, format):
-        held.append(bytearray(b"x") * (drive.MEGABYTES + 50) * 2**20)
+        held.append(bytearray(b"x") * (fuzz_drive.MEGABYTES + 50) * 2**20)
         return []
 
     for fault, word, seconds in (
@@ -64,8 +64,8 @@ def test_the_driver_notices_what_must_not_happen(monkeypatch):
         (spin, "TookTooLong", 0.3),
         (grow, "memory grew", 10),
     ):
-        monkeypatch.setattr(drive, "SECONDS", seconds)
-        monkeypatch.setattr(drive, "open_dataset", fault)
-        _, failures = drive.run("extxyz", 1)
+        monkeypatch.setattr(fuzz_drive, "SECONDS", seconds)
+        monkeypatch.setattr(fuzz_drive, "open_dataset", fault)
+        _, failures = fuzz_drive.run("extxyz", 1)
         assert word in failures[0][1]
         held.clear()

@@ -1,6 +1,6 @@
 """Damage the sample of each format many times and read it: only a ForgeError or success will do.
 
-    python tests/data/fuzz/drive.py [--mutations 1000] [--first 0] [--format NAME ...]
+    python tests/data/fuzz/fuzz_drive.py [--mutations 1000] [--first 0] [--format NAME ...]
 
 A failure prints format, number and seed, so that `--first NUMBER --mutations 1` repeats it.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutate import damaged
-from samples import SAMPLES
+from fuzz_mutate import damaged
+from fuzz_samples import SAMPLES
 
 from forgefield.core.errors import ForgeError
 from forgefield.data.dataset import open_dataset
