@@ -228,7 +228,9 @@ def detect_format(path: Path) -> str:
     if path.is_dir():
         inside = sorted(p.name for p in path.iterdir())[:5]
         raise DataError(
-            f"is a folder without data of a known format (it holds {', '.join(inside) or 'nothing'})", str(path), "name a file"
+            f"is a folder without data of a known format (it holds {', '.join(inside) or 'nothing'})",
+            str(path),
+            "name a file",
         )
     start = _start(path, 16)
     what = next((v for k, v in KNOWN_STARTS.items() if start.startswith(k)), f"it starts with {start!r}")
