@@ -21,7 +21,7 @@ from forgefield.data.stand_ins import (
     array_from_bytes,
     refuse,
 )
-from forgefield.data.table_layout import Cells, CellType, Kept, Table, TableBlock, TableIndex, table_of
+from forgefield.data.table_layout import Cells, CellType, Kept, Table, TableBlock, TableIndex, kept_class, table_of
 
 MIN_STEPS, BYTES_PER_STEP = 20_000, 3  # a table of structures has at least four bytes in each step
 FRAMES = frozenset((("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame")))
@@ -110,7 +110,7 @@ class _Machine(pickle.Unpickler):
         if place not in PANDAS and f"{module}.{name}" not in PLACES and not family:
             refuse(f"it names {module}.{name}"[:200])
         if place not in self._made:
-            self._made[place] = type("Kept", (Kept,), {"__slots__": (), "name": name})
+            self._made[place] = kept_class(name)
         return self._made[place]
 
     def persistent_load(self, pid: Any) -> Any:

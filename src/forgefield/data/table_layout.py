@@ -40,6 +40,21 @@ class Kept:
     def __setitem__(self, key: Any, value: Any) -> None:
         self.entries[key] = value
 
+    def __reduce__(self) -> Any:
+        """Travel to the worker processes of a loader, where the class of this name is made again."""
+        return _kept_again, (self.name, self.arguments, self.state, self.entries)
+
+
+def _kept_again(name: str, arguments: tuple[Any, ...], state: object, entries: dict[Any, Any]) -> Kept:
+    made = kept_class(name)(*arguments)
+    made.state, made.entries = state, entries
+    return made
+
+
+def kept_class(name: str) -> type[Kept]:
+    """Make the stand-in of a class."""
+    return type("Kept", (Kept,), {"__slots__": (), "name": name})
+
 
 class Cells(Array):
     """Stand-in for an array of numbers, texts or objects; objects stay a plain list."""
@@ -60,6 +75,16 @@ class Cells(Array):
         if not isinstance(raw, list) or len(raw) != math.prod(self.shape) or (fortran and min(self.shape) > 1):
             refuse("an array of objects that is not as long as it claims")
         self.objects = raw
+
+    def __reduce__(self) -> Any:
+        """Travel to the worker processes of a loader."""
+        return _cells_again, (self.value, self.objects, self.shape)
+
+
+def _cells_again(value: np.ndarray | None, objects: list[Any] | None, shape: tuple[int, ...]) -> Cells:
+    made = Cells(value)
+    made.objects, made.shape = objects, shape
+    return made
 
 
 class CellType(NumberType):

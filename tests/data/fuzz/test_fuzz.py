@@ -1,5 +1,6 @@
 """Damaged files of every registered format: a ForgeError or success, in time and in memory."""
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -27,7 +28,10 @@ def test_samples_are_read_as_what_they_are(name, tmp_path):
         path = tmp_path / f"sample{number}"
         sample.write(path)
         assert detect_format(path) == name
-        assert all(len(structure) for structure in open_dataset(path))
+        dataset = open_dataset(path)
+        assert all(len(structure) for structure in dataset)
+        travelled = pickle.loads(pickle.dumps(dataset))  # as to the worker processes of a loader
+        assert travelled.fingerprint == dataset.fingerprint
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
