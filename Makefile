@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check slow kill clean
+.PHONY: help setup demo test check slow kill fuzz clean
 
 help:
 	@echo "make setup   make .venv and install everything, exact versions"
@@ -12,6 +12,7 @@ help:
 	@echo "make test    run the test suite"
 	@echo "make slow    run the slow tests too"
 	@echo "make kill    kill small fits 100 times, continue them, compare them to the bit (some minutes)"
+	@echo "make fuzz    damage the sample of each data format 1000 times and read it (some minutes)"
 	@echo "make check   format, lint, types, tests"
 	@echo "make clean   remove .venv and the demo's run"
 
@@ -37,6 +38,9 @@ slow: $(READY)
 
 kill: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/train/kill/drive.py --kills 100
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/data/fuzz/fuzz_drive.py --mutations 1000
 
 check: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from forgefield.core.errors import ConfigError
 from forgefield.core.settings import Settings
+
+
+@functools.cache
+def _points(group: str) -> tuple[EntryPoint, ...]:
+    """Plug-ins of other packages; looking for them reads every installed package, so it is done once."""
+    return tuple(entry_points(group=group))
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Catalog:
         """Return the sorted names of all plug-ins."""
         folder = importlib.import_module(self.package).__path__
         inside = {m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_")}
-        return sorted(inside | {e.name for e in entry_points(group=self.package)})
+        return sorted(inside | {e.name for e in _points(self.package)})
 
     def entry(self, name: str) -> Entry:
         """Return the entry called `name`.
@@ -60,7 +67,7 @@ class Catalog:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}? There are: " if near else "there are: "
             raise ConfigError(f"no {name!r} in {self.kind}", fix=hint + ", ".join(names))
-        for point in entry_points(group=self.package):
+        for point in _points(self.package):
             if point.name == name:
                 return point.load()
         return importlib.import_module(f"{self.package}.{name}").ENTRY

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LONGEST = 1000  # letters shown of what is wrong: damaged files put anything into it
+
 
 class ForgeError(Exception):
     """Something the user can mend.
@@ -17,7 +19,8 @@ class ForgeError(Exception):
         super().__init__(what, where, fix)
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
+        what = self.what if len(self.what) <= LONGEST else f"{self.what[:LONGEST]} ..."
+        text = f"{self.where}: {what}" if self.where else what
         if self.fix:
             text = f"{text if text.endswith(('.', '?', '!')) else text + '.'} Fix: {self.fix}"
         return text

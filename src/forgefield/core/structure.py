@@ -11,9 +11,8 @@ import numpy as np
 
 from forgefield.core.elements import MAX_NUMBER
 from forgefield.core.errors import DataError
+from forgefield.core.plausible import check_extent, check_size, whole_numbers
 from forgefield.core.quantities import QUANTITIES, Quantity
-
-MIN_VOLUME = 1e-6  # Å^3
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ class Structure:
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        put("numbers", np.ascontiguousarray(self.numbers, dtype=np.int64))
+        put("numbers", whole_numbers(self.numbers, self.origin))
         put("positions", np.ascontiguousarray(self.positions, dtype=np.float64).reshape(-1, 3))
         put("cell", np.ascontiguousarray(self.cell, dtype=np.float64).reshape(3, 3))
         put("pbc", np.ascontiguousarray(np.broadcast_to(self.pbc, 3), dtype=bool))
@@ -118,12 +117,7 @@ class Structure:
         for name in ("positions", "cell"):
             if not np.isfinite(getattr(self, name)).all():
                 raise DataError(f"{name} hold NaN or infinity", self.origin, "remove or repair this frame")
-        periodic = self.cell[self.pbc]
-        gram = periodic @ periodic.T
-        if len(periodic) and np.linalg.det(gram) <= MIN_VOLUME:
-            raise DataError(
-                "is periodic but its cell has zero volume", self.origin, "give the Lattice, or set pbc to F F F"
-            )
+        check_extent(self.positions, self.cell, self.pbc, self.origin)
         for name in ("fixed", "tags", "force_mask"):
             value = getattr(self, name)
             if value is not None and np.shape(value) != (n,):
@@ -157,3 +151,4 @@ class Structure:
                 raise DataError(f"{kind}{name} has shape {value.shape}, expected {shape}", self.origin)
             if not np.isfinite(value).all():
                 raise DataError(f"{kind}{name} holds NaN or infinity", self.origin, "remove this frame or its label")
+            check_size(f"{kind}{name}", name, value, len(self), self.origin)

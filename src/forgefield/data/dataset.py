@@ -26,8 +26,7 @@ from forgefield.data.survey import Survey, join
 FINGERPRINT = b"forgefield-data-1"
 KNOWN_STARTS = {
     b"SQLite format 3": "an SQLite file (an ASE database?); convert it to extxyz with `ase convert`",
-    b"\x89HDF": "an HDF5 file, which this version does not read",
-    b"PK\x03\x04": "a zip archive (npz?); unpack or convert it",
+    b"PK\x03\x04": "a zip archive without the names of rMD17 or sGDML files; unpack or convert it",
     b"\x80": "a pickle, which is never loaded; convert it to extxyz",
     b"{": "a JSON file; convert it to extxyz",
     b"BZh": "a bzip2 file; use xz or gz, or unpack it",
@@ -236,7 +235,9 @@ def detect_format(path: Path) -> str:
     if path.is_dir():
         inside = sorted(p.name for p in path.iterdir())[:5]
         raise DataError(
-            f"is a folder without *.lmdb shards (it holds {', '.join(inside) or 'nothing'})", str(path), "name a file"
+            f"is a folder without data of a known format (it holds {', '.join(inside) or 'nothing'})",
+            str(path),
+            "name a file",
         )
     start = _start(path, 16)
     what = next((v for k, v in KNOWN_STARTS.items() if start.startswith(k)), f"it starts with {start!r}")

@@ -23,6 +23,7 @@ from forgefield.data.other_labels import (
     other_label,
     total_charge,
 )
+from forgefield.data.raw_checks import check_raw
 from forgefield.data.raw_frame import RawFrame
 
 STRUCTURE_NAMES = {
@@ -70,6 +71,8 @@ def choose_keys(
     Raises:
         DataError: a name asked for is nowhere, or `auto` finds names that contradict each other.
     """
+    for raw in frames:
+        check_raw(raw)
     chosen: Chosen = {}
     for quantity, usual in USUAL_NAMES.items():
         wanted = getattr(keys, quantity)
@@ -98,6 +101,7 @@ def label_structure(raw: RawFrame, chosen: Chosen, keys: LabelKeys, units: Label
     Raises:
         DataError: a label has the wrong shape, is no number, or is not finite.
     """
+    check_raw(raw)
     labels: dict[str, np.ndarray] = {}
     base: dict[str, np.ndarray] = {}
     for quantity, name in chosen.items():

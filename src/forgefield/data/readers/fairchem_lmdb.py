@@ -25,6 +25,7 @@ from forgefield.data.labelling import (
     label_structure,
     other_names,
 )
+from forgefield.data.lmdb_check import check_lmdb
 from forgefield.data.reader import Frames, Reader, ReaderSettings
 from forgefield.data.restricted_pickle import MAX_BYTES, load_integer, load_record
 
@@ -84,19 +85,13 @@ class _Environment:
 
     def __init__(self, path: Path) -> None:
         self.signature = _signature(path)
-        size = path.stat().st_size
-        if size == 0:
-            raise DataError("is empty", str(path), "copy the file again")
+        check_lmdb(path)
         try:
             self.lmdb = lmdb.open(
                 str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False, max_readers=64
             )
-            needed = (self.lmdb.info()["last_pgno"] + 1) * self.lmdb.stat()["psize"]
         except lmdb.Error as error:
             raise DataError(f"cannot be opened as LMDB ({error})", str(path), "copy the file again") from None
-        if size < needed:
-            self.lmdb.close()
-            raise DataError(f"is cut off: {size} of {needed} bytes are there", str(path), "copy or download it again")
 
 
 _OPEN: WeakValueDictionary[tuple[int, str], _Environment] = WeakValueDictionary()
