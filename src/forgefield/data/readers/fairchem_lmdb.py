@@ -10,6 +10,7 @@ from pydantic import Field
 from forgefield.core.catalog import Entry
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
+from forgefield.data.label_names import AUTO
 from forgefield.data.labelling import (
     USUAL_NAMES,
     Chosen,
@@ -19,7 +20,7 @@ from forgefield.data.labelling import (
     other_names,
 )
 from forgefield.data.lmdb_file import LmdbFile, lmdb_kind
-from forgefield.data.reader import AUTO, Frames, Reader, ReaderSettings
+from forgefield.data.reader import Frames, Reader, ReaderSettings
 from forgefield.data.record_frames import frame_of_record
 from forgefield.data.restricted_pickle import MAX_BYTES, load_integer, load_record
 
