@@ -21,10 +21,10 @@ from forgefield.data.label_names import LabelKeys
 from forgefield.data.label_units import LabelUnits
 from forgefield.data.reader import Frames, ListFrames, Reader
 from forgefield.data.reading import FORMAT_ALIASES, READERS
+from forgefield.data.server_address import server_address
 
 FINGERPRINT = b"forgefield-data-1"
 KNOWN_STARTS = {
-    b"SQLite format 3": "an SQLite file (an ASE database?); convert it to extxyz with `ase convert`",
     b"\x89HDF": "an HDF5 file, which this version does not read",
     b"PK\x03\x04": "a zip archive (npz?); unpack or convert it",
     b"\x80": "a pickle, which is never loaded; convert it to extxyz",
@@ -237,6 +237,8 @@ def detect_format(path: Path) -> str:
 
 
 def _check_there(path: Path) -> None:
+    if server_address(path) is not None:
+        return
     if not path.exists():
         folder = path.parent
         if not folder.is_dir():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from forgefield.data.ase_frames import without_free_energy
@@ -23,11 +23,18 @@ MASK = "there is a force_mask, which is not used: set data.force_mask_key to for
 class ResultFrames(LazyFrames):
     """Of two energies that differ, the one without "free" in its name is read, unless the settings name one."""
 
-    def __init__(self, path: Path, count: int, notes: Sequence[str], settings: ReaderSettings) -> None:
+    def __init__(
+        self,
+        path: Path,
+        count: int,
+        notes: Sequence[str],
+        settings: ReaderSettings,
+        usual: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._both = False
         found: list[str] = []
         declare = lambda chosen, sample: self.settled_units(chosen, sample, found)  # noqa: E731
-        super().__init__(path, count, settings, notes, declare)
+        super().__init__(path, count, settings, notes, declare, usual)
         self.notes = (*self.notes, *found)
 
     def settled(self, raw: RawFrame) -> RawFrame:

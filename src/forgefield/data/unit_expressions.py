@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+from collections.abc import Mapping
 
 from forgefield.core.errors import DataError
 from forgefield.core.units import BOHR, DEBYE, GPA, HARTREE, KCAL_PER_MOL, KJ_PER_MOL, UNITS
@@ -72,6 +73,12 @@ def find_unit(quantity: str, text: str) -> str | None:
             if abs(size - factor) <= CLOSE * factor:
                 return name
     return None
+
+
+def declared_units(found: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a note on the units that a file declares; none where it declares none."""
+    listing = ", ".join(f"{quantity.replace('_', ' ')} {unit}" for quantity, unit in found.items())
+    return (f"the file declares its units: {listing}",) if found else ()
 
 
 def _size(text: str) -> float | None:

@@ -20,7 +20,7 @@ from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import Reader, ReaderSettings
 from forgefield.data.record_frames import frame_of_record
 from forgefield.data.restricted_pickle import MAX_BYTES, load_record
-from forgefield.data.unit_expressions import named_unit
+from forgefield.data.unit_expressions import declared_units, named_unit
 
 FILE, INFO, SPLIT = "data.lmdb", "info.json", "split.json"
 USUAL = {
@@ -112,6 +112,11 @@ class XequinetFrames(LazyFrames):
             raise DataError("its 'units' are no mapping", where, 'write {"units": {"energy": "eV", "pos": "Angstrom"}}')
         names = {"energy": "energy", "length": "pos", "forces": "forces", "dipole": "dipole"}
         found = {q: named_unit(q, str(units[name]), where) for q, name in names.items() if name in units}
+        for quantity in ("energy", "forces", "dipole"):
+            name = f"base_{quantity}"
+            if name in units and named_unit(quantity, str(units[name]), where) != found.get(quantity):
+                what = f"declares {units[name]!r} for {name}, another unit than for {quantity}"
+                raise DataError(what, where, "write the base labels in the units of the labels")
         missing = [name for name in ("energy", "pos") if name not in units]
         if missing:
             defaults = {"energy": "eV", "pos": "Å"}
@@ -123,6 +128,7 @@ class XequinetFrames(LazyFrames):
                 found["stress"] = named_unit("stress", str(units["stress"]), where)
         elif chosen["stress"] == "virial" and units.get("virial", units.get("energy")) != units.get("energy"):
             notes.append(f"virials are read as energies in the unit of the energy; {INFO} says {units['virial']!r}")
+        notes += [*declared_units(found), *self._settings.units.overruled(**found)]
         return self._settings.units.declared(spin="unpaired", **found)
 
 

@@ -91,7 +91,9 @@ class RecordFrames(LazyFrames):
         if chosen["energy"] is not None:
             per, why = energies_per(sample, chosen["energy"])
             notes.append(why)
-        return self._settings.units.declared(stress="GPa", stress_sign="ase", energy_per=per)
+        found = {"stress": "GPa", "stress_sign": "ase", "energy_per": per}
+        notes += self._settings.units.overruled(**found)
+        return self._settings.units.declared(**found)
 
 
 def energies_per(sample: Sequence[RawFrame], name: str) -> tuple[str, str]:

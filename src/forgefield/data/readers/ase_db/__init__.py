@@ -8,8 +8,9 @@ from pathlib import Path
 from forgefield.core.catalog import Entry
 from forgefield.data.reader import Reader, ReaderSettings
 from forgefield.data.readers.ase_db.frames import DatabaseFrames
-from forgefield.data.readers.ase_db.served import JsonTable, ServerTable, server_address
+from forgefield.data.readers.ase_db.served import JsonTable, ServerTable
 from forgefield.data.readers.ase_db.sqlite_table import SqliteTable
+from forgefield.data.server_address import server_address
 
 SQLITE = b"SQLite format 3\x00"
 JSON_START = re.compile(rb'\s*\{\s*"\d+"\s*:\s*\{')

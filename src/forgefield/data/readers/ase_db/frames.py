@@ -16,7 +16,8 @@ from forgefield.data.labelling import Chosen
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import ReaderSettings
 from forgefield.data.result_frames import ResultFrames
-from forgefield.data.unit_expressions import find_unit, named_unit
+from forgefield.data.structure_rows import declared_keys, declared_names
+from forgefield.data.unit_expressions import declared_units, find_unit, named_unit
 
 COLUMN = "energy"  # the row's own: never ambiguous
 
@@ -52,7 +53,9 @@ class DatabaseFrames(ResultFrames):
 
     def __init__(self, path: Path, table: Table, settings: ReaderSettings) -> None:
         self._table = table
-        super().__init__(path, len(table.ids), (), settings)
+        keys = declared_keys(settings.keys, table.metadata)
+        settings = settings.model_copy(update={"keys": keys})
+        super().__init__(path, len(table.ids), (), settings, declared_names(table.metadata))
 
     def raw(self, index: int) -> RawFrame:
         """Return one row as the database has it."""
@@ -67,6 +70,7 @@ class DatabaseFrames(ResultFrames):
             return units
         where, distance = f"{self._table.name}: metadata", self._table.metadata.get("_distance_unit")
         energies = [name for name, unit in declared.items() if find_unit("energy", str(unit)) is not None]
+        energies = [name for name in energies if "energy" in name.lower()] or energies
         if self._settings.keys.energy == AUTO and chosen["energy"] != COLUMN and len(energies) > 1:
             chosen["energy"] = None  # "free_energy" of QM9 is that of a gas at 298 K
             self._unread.add("energy")
@@ -79,4 +83,5 @@ class DatabaseFrames(ResultFrames):
                 found[quantity] = named_unit(quantity, str(declared[name]), where)
         if isinstance(distance, str):
             found["length"] = named_unit("length", distance, where)
+        notes += [*declared_units(found), *units.overruled(**found)]
         return units.declared(**found)

@@ -17,23 +17,10 @@ from forgefield.core.errors import DataError
 from forgefield.data.foreign_errors import reason
 from forgefield.data.readers.ase_db.frames import Table
 
-SCHEMES = ("postgresql:", "postgres:")
 ROW_FIELDS = (
     *("numbers", "positions", "cell", "pbc", "tags", "energy", "free_energy", "forces", "stress", "dipole"),
     *("magmom", "magmoms", "charges", "initial_magmoms", "initial_charges", "key_value_pairs", "data"),
 )
-
-
-def server_address(path: Path) -> str | None:
-    """Return the address of a PostgreSQL server that a path means; None for a file.
-
-    Paths lose one slash of "postgresql://user:password@host:5432/name", and may have been made absolute.
-    """
-    parts = path.parts
-    for place, part in enumerate(parts):
-        if part in SCHEMES:
-            return f"postgresql://{'/'.join(parts[place + 1 :])}"
-    return None
 
 
 class JsonTable(Table):
