@@ -182,7 +182,7 @@ def fixed_of_atoms(atoms: Atoms) -> np.ndarray | None:
 def _merge(
     values: dict[str, Any],
     arrays: dict[str, np.ndarray],
-    found: Mapping[str, Any],
+    found: Any,
     part: str,
     n: int,
     origin: str,

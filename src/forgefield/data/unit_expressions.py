@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from forgefield.core.errors import DataError
 from forgefield.core.units import BOHR, DEBYE, GPA, HARTREE, KCAL_PER_MOL, KJ_PER_MOL, UNITS
@@ -12,8 +12,10 @@ from forgefield.core.units import BOHR, DEBYE, GPA, HARTREE, KCAL_PER_MOL, KJ_PE
 MOL = 6.02214076e23
 JOULE = 1.0 / 1.602176634e-19  # eV
 METRE = 1e10  # Å
-ATOMIC_UNITS = {"energy": HARTREE, "length": BOHR, "forces": HARTREE / BOHR, "dipole": BOHR}
-ATOMIC_UNITS |= {"stress": HARTREE / BOHR**3, "polarizability": BOHR**3, "quadrupole": BOHR**2}
+ATOMIC_UNITS = {
+    **{"energy": HARTREE, "length": BOHR, "forces": HARTREE / BOHR, "stress": HARTREE / BOHR**3},
+    **{"dipole": BOHR, "quadrupole": BOHR**2, "polarizability": BOHR**3},
+}
 SIZES = {
     **dict.fromkeys(("ev",), 1.0),
     "mev": 1e-3,
@@ -37,7 +39,11 @@ SIZES = {
     "kbar": GPA / 10.0,
 }
 CASE_MATTERS = {"m": "m", "C": "c", "D": "d", "J": "j", "A": "a", "e": "e"}
-OPERATIONS = {ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: operator.pow}
+OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
 LONGEST, LARGEST_POWER, CLOSE = 60, 6, 2e-6
 
 
@@ -87,7 +93,7 @@ def _size(text: str) -> float | None:
         return None
     try:
         return _value(ast.parse(text.strip().replace("^", "**"), mode="eval").body)
-    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError, TypeError):
         return None
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ase import Atoms
 from ase.io import iread
@@ -18,6 +16,7 @@ from forgefield.core.errors import DataError
 from forgefield.data.ase_frames import frame_of_atoms
 from forgefield.data.ase_kinds import kind_by_content, safe_kind
 from forgefield.data.lmdb_file import signature
+from forgefield.data.own_handle import OwnHandle
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import Reader, ReaderSettings
 from forgefield.data.result_frames import ResultFrames
@@ -95,7 +94,8 @@ class TrajectoryFrames(ResultFrames):
     """Frames of ASE's own trajectory, decoded when asked for; each thread and process opens the file for itself."""
 
     def __init__(self, path: Path, settings: ReaderSettings) -> None:
-        self._path, self._local, self._signature = path, threading.local(), signature(path)
+        self._path, self._signature = path, signature(path)
+        self._own = OwnHandle(partial(TrajectoryReader, str(path)))
         try:
             count = len(self._reader())
         except DataError:
@@ -106,13 +106,6 @@ class TrajectoryFrames(ResultFrames):
                 f"cannot be read as a trajectory ({what})", str(path), "it is cut off: copy it again"
             ) from None
         super().__init__(path, count, (), settings)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_local"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._local = threading.local()
 
     def raw(self, index: int) -> RawFrame:
         """Return one frame as the file has it."""
@@ -128,15 +121,15 @@ class TrajectoryFrames(ResultFrames):
             raise DataError(
                 f"cannot be read ({what})", origin, "the file is cut off or damaged: copy it again"
             ) from None
+        if not isinstance(atoms, Atoms):
+            raise DataError("holds no atoms", origin, "copy the file again")
         return self.settled(frame_of_atoms(atoms, origin))
 
     def _reader(self) -> TrajectoryReader:
-        held = getattr(self._local, "held", None)
-        if held is None or held[0] != os.getpid():
-            held = self._local.held = (os.getpid(), TrajectoryReader(str(self._path)))
+        reader = self._own.get()
         if signature(self._path) != self._signature:
             raise DataError("was changed while it was in use", str(self._path), "start again")
-        return held[1]
+        return reader
 
 
 ENTRY = Entry(AseFilesSettings, AseFilesReader, "files that ASE reads: .traj, VASP, cif, pdb, ...")

@@ -88,8 +88,7 @@ class AselmdbWriter(Writer):
             while True:
                 try:
                     with environment.begin(write=True) as transaction:
-                        for key, value in self._waiting:
-                            transaction.put(key, value)
+                        transaction.cursor().putmulti(self._waiting)
                     break
                 except lmdb.MapFullError:
                     environment.set_mapsize(2 * environment.info()["map_size"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from ase.db.row import AtomsRow
 
 from forgefield.core.errors import DataError
 from forgefield.data.foreign_errors import reason
+from forgefield.data.own_handle import OwnHandle
 from forgefield.data.readers.ase_db.frames import Table
 
 ROW_FIELDS = (
@@ -40,7 +39,7 @@ class JsonTable(Table):
         try:
             database = connect(where, type="json", use_lock_file=False)
             self._rows = {int(row.id): _fields(row) for row in database.select(select)}
-            self.metadata = dict(database.metadata)
+            self.metadata = {str(k): v for k, v in database.metadata.items()}
         except Exception as error:  # damaged JSON ends in many kinds of exceptions of the library
             raise DataError(
                 f"cannot be read ({reason(error)})", where, "it is cut off or damaged: copy it again"
@@ -70,10 +69,10 @@ class ServerTable(Table):
         if importlib.util.find_spec("ase_db_backends") is None:
             fix = "pip install ase-db-backends psycopg2-binary"
             raise DataError("PostgreSQL needs the package ase-db-backends", self.name, fix)
-        self._address, self._local = address, threading.local()
+        self._address, self._own = address, OwnHandle(self._connect)
         _check_select(select, self.name)
         try:
-            database = self._database()
+            database = self._own.get()
             self.metadata = dict(database.metadata)
             ids = [row.id for row in database.select(select, include_data=False)]
         except Exception as error:  # drivers raise many kinds
@@ -84,13 +83,6 @@ class ServerTable(Table):
         if not len(self.ids):
             raise DataError(f"no row matches select {select!r}" if select else "holds no rows", self.name, "check it")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_local"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._local = threading.local()
-
     def row(self, row_id: int) -> Mapping[str, Any]:
         """Return one row.
 
@@ -98,16 +90,13 @@ class ServerTable(Table):
             DataError: it is gone or damaged.
         """
         try:
-            return _fields(self._database().get(id=row_id))
+            return _fields(self._own.get().get(id=row_id))
         except Exception as error:  # drivers and parsers raise many kinds
             where = f"{self.name}: row {row_id}"
             raise DataError(f"cannot be read ({reason(error)})", where, "is it gone or damaged?") from None
 
-    def _database(self) -> Database:
-        held = getattr(self._local, "held", None)
-        if held is None or held[0] != os.getpid():
-            held = self._local.held = (os.getpid(), connect(self._address, type="postgresql", use_lock_file=False))
-        return held[1]
+    def _connect(self) -> Database:
+        return connect(self._address, type="postgresql", use_lock_file=False)
 
 
 def _check_select(select: str, where: str) -> None:

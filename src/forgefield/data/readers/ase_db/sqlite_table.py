@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from ase.db.sqlite import VERSION, SQLite3Database
 from forgefield.core.errors import DataError
 from forgefield.data.foreign_errors import reason
 from forgefield.data.lmdb_file import signature
+from forgefield.data.own_handle import OwnHandle
 from forgefield.data.readers.ase_db.frames import Table
 
 OLDEST, BINARY_DATA = 5, 9  # versions of ASE's layout
@@ -42,7 +43,7 @@ class SqliteTable(Table):
     """
 
     def __init__(self, path: Path, select: str = "") -> None:
-        self.path, self.name, self._local = path, path.name, threading.local()
+        self.path, self.name, self._own = path, path.name, OwnHandle(partial(_connect, path))
         self._signature = signature(path)
         try:
             connection = self._connection()
@@ -54,13 +55,6 @@ class SqliteTable(Table):
             self.ids = self._select(connection, select)
         except sqlite3.Error as error:
             raise self._damaged(error) from None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_local"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._local = threading.local()
 
     def row(self, row_id: int) -> Mapping[str, Any]:
         """Return one row, decoded.
@@ -77,16 +71,14 @@ class SqliteTable(Table):
         return self._decode(dict(zip(COLUMNS, found, strict=True)), f"{self.name}: row {row_id}")
 
     def _connection(self) -> sqlite3.Connection:
-        held = getattr(self._local, "held", None)
-        if held is None or held[0] != os.getpid():
-            held = self._local.held = (os.getpid(), _connect(self.path))
+        connection = self._own.get()
         try:
             same = signature(self.path) == self._signature
         except OSError:
             same = False
         if not same:
             raise DataError("was changed while it was in use", str(self.path), "start again when nobody writes to it")
-        return held[1]
+        return connection
 
     def _select(self, connection: sqlite3.Connection, select: str) -> np.ndarray:
         if not select.strip():
