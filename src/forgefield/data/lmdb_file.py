@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import lmdb
 
 from forgefield.core.errors import DataError
+from forgefield.data.lmdb_pages import check_pages
 
 MAGIC, MAGIC_AT = 0xBEEFC0DE, 16  # of an LMDB file, after the page header
 PICKLE = b"\x80"
@@ -25,19 +26,15 @@ class Environment:
 
     def __init__(self, path: Path) -> None:
         self.signature = signature(path)
-        size = path.stat().st_size
-        if size == 0:
+        if path.stat().st_size == 0:
             raise DataError("is empty", str(path), "copy the file again")
+        check_pages(path)
         try:
             self.lmdb = lmdb.open(
                 str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False, max_readers=64
             )
-            needed = (self.lmdb.info()["last_pgno"] + 1) * self.lmdb.stat()["psize"]
         except lmdb.Error as error:
             raise DataError(f"cannot be opened as LMDB ({error})", str(path), "copy the file again") from None
-        if size < needed:
-            self.lmdb.close()
-            raise DataError(f"is cut off: {size} of {needed} bytes are there", str(path), "copy or download it again")
 
 
 _OPEN: WeakValueDictionary[tuple[int, str], Environment] = WeakValueDictionary()

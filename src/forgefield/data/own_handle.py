@@ -5,9 +5,29 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-T = TypeVar("T")
+
+class Closable(Protocol):
+    """Something open."""
+
+    def close(self) -> object:
+        """End it."""
+        ...
+
+
+T = TypeVar("T", bound=Closable)
+
+
+class _Held(Generic[T]):
+    """Something open, of one process; closed when nobody refers to it any more, by the process that opened it."""
+
+    def __init__(self, value: T) -> None:
+        self.value, self.process = value, os.getpid()
+
+    def __del__(self) -> None:
+        if self.process == os.getpid():
+            self.value.close()
 
 
 class OwnHandle(Generic[T]):
@@ -30,7 +50,7 @@ class OwnHandle(Generic[T]):
 
     def get(self) -> T:
         """Return that of this thread, opened if need be."""
-        held: tuple[int, T] | None = getattr(self._local, "held", None)
-        if held is None or held[0] != os.getpid():
-            held = self._local.held = (os.getpid(), self._make())
-        return held[1]
+        held: _Held[T] | None = getattr(self._local, "held", None)
+        if held is None or held.process != os.getpid():
+            held = self._local.held = _Held(self._make())
+        return held.value

@@ -90,12 +90,28 @@ class HeldFrames(ResultFrames):
         return self.settled(self._frames[index])
 
 
+class _OpenTrajectory:
+    """A trajectory and its file, which is closed when the trajectory cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("rb")
+        try:
+            self.frames = TrajectoryReader(self._stream)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
 class TrajectoryFrames(ResultFrames):
     """Frames of ASE's own trajectory, decoded when asked for; each thread and process opens the file for itself."""
 
     def __init__(self, path: Path, settings: ReaderSettings) -> None:
         self._path, self._signature = path, signature(path)
-        self._own = OwnHandle(partial(TrajectoryReader, str(path)))
+        self._own = OwnHandle(partial(_OpenTrajectory, path))
         try:
             count = len(self._reader())
         except DataError:
@@ -129,7 +145,7 @@ class TrajectoryFrames(ResultFrames):
         reader = self._own.get()
         if signature(self._path) != self._signature:
             raise DataError("was changed while it was in use", str(self._path), "start again")
-        return reader
+        return reader.frames
 
 
 ENTRY = Entry(AseFilesSettings, AseFilesReader, "files that ASE reads: .traj, VASP, cif, pdb, ...")

@@ -53,6 +53,16 @@ class JsonTable(Table):
         return self._rows[row_id]
 
 
+class _Served:
+    """A connection to a server; the library opens and closes its own for each question."""
+
+    def __init__(self, address: str) -> None:
+        self.database: Database = connect(address, type="postgresql", use_lock_file=False)
+
+    def close(self) -> None:
+        """Nothing stays open between questions."""
+
+
 class ServerTable(Table):
     """Rows of a PostgreSQL server, each asked for by its id.
 
@@ -72,7 +82,7 @@ class ServerTable(Table):
         self._address, self._own = address, OwnHandle(self._connect)
         _check_select(select, self.name)
         try:
-            database = self._own.get()
+            database = self._own.get().database
             self.metadata = dict(database.metadata)
             ids = [row.id for row in database.select(select, include_data=False)]
         except Exception as error:  # drivers raise many kinds
@@ -90,13 +100,13 @@ class ServerTable(Table):
             DataError: it is gone or damaged.
         """
         try:
-            return _fields(self._own.get().get(id=row_id))
+            return _fields(self._own.get().database.get(id=row_id))
         except Exception as error:  # drivers and parsers raise many kinds
             where = f"{self.name}: row {row_id}"
             raise DataError(f"cannot be read ({reason(error)})", where, "is it gone or damaged?") from None
 
-    def _connect(self) -> Database:
-        return connect(self._address, type="postgresql", use_lock_file=False)
+    def _connect(self) -> _Served:
+        return _Served(self._address)
 
 
 def _check_select(select: str, where: str) -> None:

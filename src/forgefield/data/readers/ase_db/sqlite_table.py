@@ -53,7 +53,7 @@ class SqliteTable(Table):
             information = dict(connection.execute("SELECT name, value FROM information"))
             self._version, self.metadata = _information(information, path)
             self.ids = self._select(connection, select)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError, ValueError, TypeError) as error:
             raise self._damaged(error) from None
 
     def row(self, row_id: int) -> Mapping[str, Any]:
@@ -64,7 +64,7 @@ class SqliteTable(Table):
         """
         try:
             found = self._connection().execute(QUERY, (row_id,)).fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
             raise self._damaged(error, row_id) from None
         if found is None:
             raise DataError("is gone", f"{self.name}: row {row_id}", "was the file changed while it was read?")
@@ -98,6 +98,7 @@ class SqliteTable(Table):
             ) from None
         ids = np.sort(np.array([row[0] for row in connection.execute(statement, arguments)], dtype=np.int64))
         if not len(ids):
+            connection.text_factory = lambda text: bytes(text).decode("utf-8", "replace")
             raise DataError(f"no row matches select {select!r}", str(self.path), _what_there_is(connection))
         return ids
 
@@ -118,11 +119,13 @@ class SqliteTable(Table):
             ) from None
         return row
 
-    def _damaged(self, error: sqlite3.Error, row_id: int | None = None) -> DataError:
+    def _damaged(self, error: Exception, row_id: int | None = None) -> DataError:
         where = str(self.path) if row_id is None else f"{self.name}: row {row_id}"
         if isinstance(error, sqlite3.OperationalError) and "lock" in str(error):
             return DataError(f"is locked by a program that writes to it ({error})", where, "wait, or copy the file")
-        return DataError(f"cannot be read as SQLite ({error})", where, "it is cut off or damaged: copy it again")
+        return DataError(
+            f"cannot be read as SQLite ({reason(error)})", where, "it is cut off or damaged: copy it again"
+        )
 
 
 class _Statements(SQLite3Database):
@@ -138,7 +141,9 @@ class _Statements(SQLite3Database):
 def _connect(path: Path) -> sqlite3.Connection:
     """Open read-only; a folder that cannot be written to needs SQLite's promise that nobody else writes."""
     mode = "mode=ro" if os.access(path.parent, os.W_OK) else "mode=ro&immutable=1"
-    connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?{mode}", uri=True, timeout=5.0)
+    connection = sqlite3.connect(
+        f"file:{quote(str(path.resolve()))}?{mode}", uri=True, timeout=5.0, check_same_thread=False
+    )
     connection.execute("PRAGMA query_only = 1")
     connection.execute("PRAGMA trusted_schema = 0")
     return connection
