@@ -56,6 +56,11 @@ SIGNS = (
     ("proteindatabank", re.compile(r"(?:HEADER|TITLE |COMPND|AUTHOR|REMARK|CRYST1|MODEL  |ATOM  |HETATM)")),
     ("sdf", re.compile(r"(?:[^\n]*\n){3}[ \d]{6}[^\n]*V2000\s")),
 )
+ENDS = {
+    "vasp-xml": re.compile(rb"</modeling>\s*$"),
+    "proteindatabank": re.compile(rb"(?:^|\n)(?:END|ENDMDL|MASTER[^\n]*|CONECT[^\n]*)\s*$"),
+    "sdf": re.compile(rb"(?:M  END|\$\$\$\$)\s*$"),
+}
 ULM = (b"- of UlmASE-Trajectory", b"AFFormatASE-Trajectory")
 
 
@@ -99,6 +104,24 @@ def safe_kind(path: Path) -> str:
     if kind == "lammps-dump-text":
         _require_elements(path)
     return kind
+
+
+def check_end(path: Path, kind: str) -> list[str]:
+    """Return notes on a text file that may be cut off.
+
+    Raises:
+        DataError: it has no end where its format has one, so that ASE would leave out what is missing.
+    """
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - PEEKED))
+        tail = stream.read()
+    ends = ENDS.get(kind)
+    if ends is not None and ends.search(tail) is None:
+        fix = "copy it again; of a calculation that was stopped, remove the incomplete step and close the file"
+        raise DataError(f"has no end, as {kind} has one", str(path), fix)
+    if kind == "vasp-out" and b"General timing" not in tail:
+        return ["the calculation did not come to its end; a last step that is incomplete is not read"]
+    return [] if tail.endswith(b"\n") else ["the file does not end with a newline: was it cut off?"]
 
 
 def _require_elements(path: Path) -> None:

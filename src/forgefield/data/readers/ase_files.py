@@ -14,7 +14,7 @@ from ase.io.trajectory import TrajectoryReader
 from forgefield.core.catalog import Entry
 from forgefield.core.errors import DataError
 from forgefield.data.ase_frames import frame_of_atoms
-from forgefield.data.ase_kinds import kind_by_content, safe_kind
+from forgefield.data.ase_kinds import check_end, kind_by_content, safe_kind
 from forgefield.data.lmdb_file import signature
 from forgefield.data.own_handle import OwnHandle
 from forgefield.data.raw_frame import RawFrame
@@ -47,10 +47,10 @@ class AseFilesReader(Reader):
         kind = safe_kind(path)
         if kind == "traj":
             return TrajectoryFrames(path, self.settings)
+        ending = check_end(path, kind)
         images, notes = read_images(path, kind)
-        return HeldFrames(
-            path, [frame_of_atoms(a, f"{path.name}: frame {k}") for k, a in enumerate(images)], notes, self.settings
-        )
+        frames = [frame_of_atoms(atoms, f"{path.name}: frame {k}") for k, atoms in enumerate(images)]
+        return HeldFrames(path, frames, [*ending, *notes], self.settings)
 
 
 def read_images(path: Path, kind: str) -> tuple[list[Atoms], list[str]]:

@@ -15,7 +15,7 @@ from forgefield.core.errors import DataError
 from forgefield.core.quantities import DERIVED, QUANTITIES
 from forgefield.data.alignn_labels import is_box
 from forgefield.data.ase_frames import frame_of_atoms
-from forgefield.data.ase_kinds import kind_by_content
+from forgefield.data.ase_kinds import check_end, kind_by_content
 from forgefield.data.label_names import TargetKey
 from forgefield.data.lazy_frames import LazyFrames
 from forgefield.data.raw_frame import RawFrame
@@ -155,6 +155,7 @@ def _structure(path: Path, stated: str | None, origin: str) -> Atoms:
             f"{path.name} is none of {', '.join(KINDS)}", origin, "convert it, or set file_format in config.json"
         )
     try:
+        check_end(path, kind)
         images, _ = read_images(path, kind)
     except DataError as error:
         raise DataError(error.what, origin, error.fix) from None
