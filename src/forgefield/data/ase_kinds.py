@@ -24,7 +24,7 @@ SAFE = frozenset(
             "cfg",
             "eon",
         ),
-        *("aims", "aims-output", "abinit-in", "abinit-out", "castep-castep", "castep-cell", "castep-geom", "castep-md"),
+        *("aims", "aims-output", "abinit-in", "abinit-out", "castep-geom", "castep-md"),
         *("cp2k-restart", "crystal", "dmol-arc", "dmol-car", "elk", "espresso-in", "espresso-out", "exciting"),
         *("gaussian-in", "gaussian-out", "gen", "gpaw-out", "gpumd", "lammps-dump-text", "mol", "sdf"),
         *("nwchem-in", "nwchem-out", "onetep-out", "orca-output", "qbox", "res", "runnerdata", "siesta-xv", "struct"),
@@ -78,7 +78,7 @@ def kind_by_content(path: Path) -> str | None:
             return name
     for name in sorted(SAFE):
         found = ioformats[name]
-        if (found.magic or found.magic_regex) and found.match_magic(start[:2000]):
+        if (found.magic or found.magic_regex) and any(found.match_magic(s + start[:2000]) for s in (b"", b"\n")):
             return name
     return None
 
@@ -92,7 +92,8 @@ def safe_kind(path: Path) -> str:
     kind = kind_by_content(path)
     if kind is None:
         try:
-            kind = filetype(str(path), guess=False)
+            named = path.suffix.removeprefix(".").lower()
+            kind = named if named in SAFE else filetype(str(path), guess=False)
         except (UnknownFileTypeError, OSError, UnicodeError):
             raise DataError("ASE does not know this format", str(path), "convert it to extxyz") from None
     if kind not in SAFE:

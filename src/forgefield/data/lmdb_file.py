@@ -41,6 +41,18 @@ _OPEN: WeakValueDictionary[tuple[int, str], Environment] = WeakValueDictionary()
 _OPEN_LOCK = threading.Lock()
 
 
+def _forget_after_fork() -> None:
+    """Close what a child process has inherited: the library refuses to open a file twice, and counts these."""
+    global _OPEN_LOCK
+    _OPEN_LOCK = threading.Lock()
+    for environment in list(_OPEN.values()):
+        environment.lmdb.close()
+    _OPEN.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
 def signature(path: Path) -> tuple[int, int, int]:
     """Return what changes when a file is replaced or written: inode, size, time."""
     found = path.stat()

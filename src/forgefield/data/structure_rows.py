@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,11 +29,12 @@ class Names:
     def __init__(self) -> None:
         self._usual: dict[str, list[str]] = {}
         self._targets: dict[str, dict[str, Any]] = {}
-        self._features: dict[str, str] = {}
-        self._mask = False
+        self._features: Counter[str] = Counter()
+        self._rows, self._mask = 0, False
 
     def row(self, structure: Structure) -> dict[str, Any]:
         """Return a structure as a row by ASE's names: eV, Å, stress in Voigt order, the rest in `data`."""
+        self._rows += 1
         row: dict[str, Any] = {
             "numbers": structure.numbers,
             "positions": structure.positions,
@@ -67,7 +69,7 @@ class Names:
             OURS: {
                 "usual": self._usual,
                 "targets": self._targets,
-                "features": self._features,
+                "features": {name: FEATURE + name for name, n in self._features.items() if n == self._rows},
                 "force_mask": self._mask,
             }
         }
@@ -93,7 +95,8 @@ class Names:
             data[BASE + name] = value
             self._note(f"base {name}", BASE + name)
         for name, value in s.features.items():
-            data[FEATURE + name], self._features[name] = value, FEATURE + name
+            data[FEATURE + name] = value
+        self._features.update(s.features.keys())
         return data
 
     def _note(self, quantity: str, name: str) -> None:

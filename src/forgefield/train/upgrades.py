@@ -25,6 +25,20 @@ def _to_2(record: Record, tensors: Tensors) -> None:
     rate = running.pop("learning_rate", None)
     if rate is not None:
         running["rates"] = {str(group["name"]): rate for group in record["optimizer"]["groups"]}
+    _tell_rates(record)
+
+
+def _tell_rates(record: Record) -> None:
+    """Keep first and present rates beside the state of the schedule, which stood alone before there were warm-ups.
+
+    All groups had the rate of the settings then, and what the schedule had made of it stands in the optimizer's groups.
+    """
+    state = record["schedule"]
+    if state is None or "rates" not in state:
+        rates = [float(group["lr"]) for group in record["optimizer"]["groups"]]
+        first = [float(record["stamp"]["settings"]["lr"])] * len(rates)
+        updates = record["progress"]["update"]
+        record["schedule"] = {"first": first, "rates": rates, "updates": updates, "schedule": state, "rests": False}
 
 
 UPGRADES: dict[str, tuple[str, Callable[[Record, Tensors], None]]] = {

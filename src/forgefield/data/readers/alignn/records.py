@@ -103,6 +103,7 @@ def energies_per(sample: Sequence[RawFrame], name: str) -> tuple[str, str]:
     when divided by it.
     """
     labelled = [raw for raw in sample if np.size(raw.values.get(name, ())) == 1]
+    labelled = [raw for raw in labelled if np.asarray(raw.values[name]).dtype.kind in "iuf"]
     energies = np.array([float(np.asarray(raw.values[name]).reshape(())) for raw in labelled])
     sizes = np.array([len(raw.numbers) for raw in labelled], dtype=np.float64)
     told = f"{name} is per atom in ALIGNN's files: multiplied by the number of atoms"

@@ -25,6 +25,7 @@ from forgefield.data.readers.ase_files import read_images
 TARGET = "target"
 KINDS = {"poscar": "vasp", "cif": "cif", "xyz": "extxyz", "pdb": "proteindatabank"}
 NAME = re.compile(r"[A-Za-z_]\w*")
+NAME_OF_FILE = re.compile(r"[^\0/]{1,255}")
 PEEKED = 1 << 16
 
 
@@ -48,7 +49,7 @@ class TableFrames(LazyFrames):
     def __init__(self, file: Path, settings: ReaderSettings) -> None:
         self._file, self._table = file, read_table(file)
         self._stated = _stated_kind(file.parent)
-        notes: list[str] = []
+        notes = check_end(file, "csv")
         if not settings.keys.targets:
             targets = _targets(self._table)
             settings = settings.model_copy(update={"keys": settings.keys.model_copy(update={"targets": targets})})
@@ -60,6 +61,8 @@ class TableFrames(LazyFrames):
         """Return one structure with its targets."""
         name = self._table.files[index]
         origin = f"{self._file.name}: line {self._table.first + index} ({name})"
+        if not NAME_OF_FILE.fullmatch(name):
+            raise DataError("the first column is no name of a file", origin, "put the structures beside the table")
         raw = frame_of_atoms(_structure(self._file.parent / name, self._stated, origin), origin)
         numbers = self._table.numbers[index]
         if self._table.names:
@@ -147,7 +150,7 @@ def _stated_kind(folder: Path) -> str | None:
 
 def _structure(path: Path, stated: str | None, origin: str) -> Atoms:
     """The one structure of a file: its format by its content, else as the configuration says."""
-    if path.parent.resolve() not in path.resolve().parents or not path.is_file():
+    if not path.is_file():
         raise DataError(f"the file {path.name} is not there", origin, "copy the structures beside the table")
     kind = kind_by_content(path) or stated or ("extxyz" if _counts_atoms(path) else None)
     if kind is None or kind not in KINDS.values():

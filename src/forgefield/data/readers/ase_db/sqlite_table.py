@@ -29,6 +29,7 @@ COLUMNS = ("numbers", "tags", "pbc", "constraints", "key_value_pairs", "data", *
 QUERY = f"SELECT {', '.join(COLUMNS)} FROM systems WHERE id=?"
 NO_DATA = b"\x08\x00\x00\x00\x00\x00\x00\x00{}"
 SHOWN = 8
+HEADER = 100  # bytes
 
 
 class SqliteTable(Table):
@@ -45,6 +46,7 @@ class SqliteTable(Table):
     def __init__(self, path: Path, select: str = "") -> None:
         self.path, self.name, self._own = path, path.name, OwnHandle(partial(_connect, path))
         self._signature = signature(path)
+        _check_size(path)
         try:
             connection = self._connection()
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
@@ -136,6 +138,19 @@ class _Statements(SQLite3Database):
         keys, comparisons = parse_selection(select)
         sql, arguments = self.create_select_statement(keys, comparisons, what="systems.id")
         return sql, list(arguments)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a file that is shorter than its header says; SQLite notices only when it needs a missing page."""
+    with path.open("rb") as stream:
+        header = stream.read(HEADER)
+    if len(header) < HEADER:
+        raise DataError(f"is cut off: it has {len(header)} bytes", str(path), "copy it again")
+    page_size = int.from_bytes(header[16:18], "big")
+    needed = int.from_bytes(header[28:32], "big") * (1 << 16 if page_size == 1 else page_size)
+    size = path.stat().st_size
+    if header[24:28] == header[92:96] and size < needed:
+        raise DataError(f"is cut off: {size} of {needed} bytes are there", str(path), "copy it again")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
