@@ -38,13 +38,12 @@ class Environment:
 
 
 _OPEN: WeakValueDictionary[tuple[int, str], Environment] = WeakValueDictionary()
-_OPEN_LOCK = threading.Lock()
+_LOCKS = [threading.Lock()]  # a child process puts a new one in its place
 
 
 def _forget_after_fork() -> None:
     """Close what a child process has inherited: the library refuses to open a file twice, and counts these."""
-    global _OPEN_LOCK
-    _OPEN_LOCK = threading.Lock()
+    _LOCKS[0] = threading.Lock()
     for environment in list(_OPEN.values()):
         environment.lmdb.close()
     _OPEN.clear()
@@ -66,7 +65,7 @@ def open_shared(path: Path) -> Environment:
         DataError: it is empty, cut off, no LMDB file, or was changed while it was in use.
     """
     key = (os.getpid(), str(path.resolve()))
-    with _OPEN_LOCK:
+    with _LOCKS[0]:
         environment = _OPEN.get(key)
         if environment is None:
             environment = _OPEN[key] = Environment(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -90,11 +91,20 @@ class HeldFrames(ResultFrames):
         return self.settled(self._frames[index])
 
 
+class _QuietFile(io.FileIO):
+    """A file that is closed without a warning when nobody refers to it any more."""
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _dealloc_warn(self, source: object) -> None: ...
+
+
 class _OpenTrajectory:
     """A trajectory and its file, which is closed when the trajectory cannot be read."""
 
     def __init__(self, path: Path) -> None:
-        self._stream = path.open("rb")
+        self._stream = io.BufferedReader(_QuietFile(path))
         try:
             self.frames = TrajectoryReader(self._stream)
         except BaseException:

@@ -145,7 +145,7 @@ def _check_size(path: Path) -> None:
     with path.open("rb") as stream:
         header = stream.read(HEADER)
     if len(header) < HEADER:
-        raise DataError(f"is cut off: it has {len(header)} bytes", str(path), "copy it again")
+        raise DataError(f"is an SQLite file that is cut off: it has {len(header)} bytes", str(path), "copy it again")
     page_size = int.from_bytes(header[16:18], "big")
     needed = int.from_bytes(header[28:32], "big") * (1 << 16 if page_size == 1 else page_size)
     size = path.stat().st_size
