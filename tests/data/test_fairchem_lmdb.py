@@ -180,5 +180,5 @@ def test_folders_that_hold_no_shards(tmp_path):
     with pytest.raises(DataError, match="folder without"):
         open_dataset(tmp_path)
     (tmp_path / "data.mdb").write_bytes(b"x")
-    with pytest.raises(DataError, match="not a fairchem file"):
+    with pytest.raises(DataError, match="no LMDB environment"):
         open_dataset(tmp_path)

@@ -21,11 +21,11 @@ from forgefield.data.label_names import LabelKeys
 from forgefield.data.label_units import LabelUnits
 from forgefield.data.reader import Frames, ListFrames, Reader
 from forgefield.data.reading import FORMAT_ALIASES, READERS
+from forgefield.data.server_address import server_address
 from forgefield.data.survey import Survey, join
 
 FINGERPRINT = b"forgefield-data-1"
 KNOWN_STARTS = {
-    b"SQLite format 3": "an SQLite file (an ASE database?); convert it to extxyz with `ase convert`",
     b"PK\x03\x04": "a zip archive without the names of rMD17 or sGDML files; unpack or convert it",
     b"\x80": "a pickle, which is never loaded; convert it to extxyz",
     b"{": "a JSON file; convert it to extxyz",
@@ -245,6 +245,8 @@ def detect_format(path: Path) -> str:
 
 
 def _check_there(path: Path) -> None:
+    if server_address(path) is not None:
+        return
     if not path.exists():
         folder = path.parent
         if not folder.is_dir():

@@ -13,7 +13,7 @@ from forgefield.data.label_names import LabelKeys, TargetKey
 from forgefield.data.label_units import LabelUnits, check_unit
 
 READERS = "forgefield.data.readers"
-FORMAT_ALIASES = {"lmdb": "fairchem_lmdb", "xyz": "extxyz"}
+FORMAT_ALIASES = {"lmdb": "fairchem_lmdb", "xyz": "extxyz", "db": "ase_db", "traj": "ase_files"}
 _KEYS = (
     *("energy", "forces", "stress", "charges", "spin_charges", "dipole", "quadrupole", "polarizability"),
     *("force_mask", "head", "charge", "multiplicity", "fidelity"),

@@ -1,6 +1,6 @@
 """Pickled records -> plain arrays, without running anything that the pickle names.
 
-A pickle is a program. Here it may only name the classes of `_Machine.find_class`, each of which is replaced by a
+A pickle is a program. Here it may only name the classes of `Machine.find_class`, each of which is replaced by a
 stand-in of ours that stores what it is given; every other name, opcode or claim of size is refused before it acts.
 """
 
@@ -47,6 +47,7 @@ RECORD_CLASSES = frozenset(
         ("torch_geometric.data.data", "Data"),
         ("torch_geometric.data.storage", "GlobalStorage"),
         ("torch_geometric.data.storage", "BaseStorage"),
+        ("xequinet.data.datapoint", "XequiData"),
     }
 )
 MARKERS = frozenset(
@@ -87,7 +88,7 @@ def load_record(data: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[str
     Raises:
         DataError: the record is damaged, too large, or names anything that is not known.
     """
-    value = _load(data, where, max_bytes)
+    value = load_with(Machine, data, where, max_bytes)
     if isinstance(value, Record):
         value = value.fields()
     if not isinstance(value, dict):
@@ -102,7 +103,7 @@ def load_integer(data: bytes, where: str) -> int:
     Raises:
         DataError: it is anything else.
     """
-    value = _plain(_load(data, where, 4096))
+    value = _plain(load_with(Machine, data, where, 4096))
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int):
@@ -114,14 +115,19 @@ class _Unknown:
     """Kind of a field that is neither array, number nor text."""
 
 
-def _load(data: bytes, where: str, max_bytes: int) -> Any:
+def load_with(machine: type[Machine], data: bytes, where: str, max_bytes: int) -> Any:
+    """Decode a pickle with the stand-ins that a machine knows.
+
+    Raises:
+        DataError: the record is damaged, too large, or names anything that the machine does not know.
+    """
     if len(data) > max_bytes:
         raise DataError(
             f"the record has {len(data)} bytes, more than {max_bytes}", where, "is this an atomistic data set?"
         )
     try:
         _scan(io.BytesIO(data), len(data), OPCODES)
-        return _Machine(data).load()
+        return machine(data).load()
     except Refused as error:
         raise DataError(f"unsafe or unknown pickle refused: {error}", where, "check the file's origin") from None
     except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
@@ -143,14 +149,14 @@ def _scan(stream: io.BytesIO, size: int, allowed: frozenset[str]) -> None:
             refuse("a memo index out of order")
 
 
-class _Machine(pickle.Unpickler):
+class Machine(pickle.Unpickler):
     """Unpickler with an allow-list; every name leads to a stand-in made anew for this record."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
         self._budget = 4 * len(data)  # bytes that stand-ins may copy: old protocols need it twice
         frombuffer = Stand(array_from_bytes)
-        self._known: dict[tuple[str, str], Any] = {
+        self.known: dict[tuple[str, str], Any] = {
             ("torch._utils", "_rebuild_tensor_v2"): Stand(tensor_view),
             ("torch.storage", "_load_from_bytes"): Stand(self._storage),
             ("torch", "Size"): Stand(lambda sizes=(): checked_sizes(sizes)),
@@ -159,9 +165,9 @@ class _Machine(pickle.Unpickler):
             ("numpy", "dtype"): Stand(NumberType),
         }
         for package in ("numpy.core", "numpy._core"):
-            self._known[f"{package}.multiarray", "_reconstruct"] = Stand(lambda *_: Array())
-            self._known[f"{package}.multiarray", "scalar"] = Stand(lambda kind, raw: array_from_bytes(raw, kind, ()))
-            self._known[f"{package}.numeric", "_frombuffer"] = frombuffer
+            self.known[f"{package}.multiarray", "_reconstruct"] = Stand(lambda *_: Array())
+            self.known[f"{package}.multiarray", "scalar"] = Stand(lambda kind, raw: array_from_bytes(raw, kind, ()))
+            self.known[f"{package}.numeric", "_frombuffer"] = frombuffer
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in of a known name; nothing is imported."""
@@ -169,9 +175,9 @@ class _Machine(pickle.Unpickler):
             return Record
         if (module, name) in MARKERS:
             return name
-        if (module, name) not in self._known:
+        if (module, name) not in self.known:
             refuse(f"it names {module}.{name}"[:200])
-        return self._known[module, name]
+        return self.known[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
         """Refuse references to things outside the record."""
