@@ -13,7 +13,7 @@ import torch
 from forgefield.app.forecast.choice import Plan
 from forgefield.app.forecast.cost import Cost, fit_cost, work_of
 from forgefield.app.forecast.memory import Memory, Observed, Sets, peak_of
-from forgefield.app.forecast.proposal import Proposal, propose
+from forgefield.app.forecast.proposal import Proposal, kept, propose
 from forgefield.app.forecast.trial import Rehearsal
 from forgefield.app.run import RunConfig
 from forgefield.data.sizes import total
@@ -82,9 +82,9 @@ class Disk:
 
 @dataclass(frozen=True)
 class Batches:
-    """Mean and largest batch: structures as asked, atoms and directed edges."""
+    """Mean and largest batch: its limits as asked, atoms and directed edges."""
 
-    structures: int
+    asked: str
     atoms: float
     atoms_most: int
     edges: float
@@ -118,7 +118,7 @@ def look_ahead(
     memory = peak_of(config, plan, rehearsal, sets, seen)
     sizes = [batch.size for batch in plan.batches]
     batches = Batches(
-        config.train.batch_size,
+        config.train.limits.describe(),
         float(np.mean([s.atoms for s in sizes])),
         max(s.atoms for s in sizes),
         float(np.mean([s.edges for s in sizes])),
@@ -217,7 +217,11 @@ def _proposal(config: RunConfig, rehearsal: Rehearsal, sets: Sets, memory: Memor
     steps = [step for step in rehearsal.steps if step.kind in ("typical", "probe")] or rehearsal.steps
     largest = max((s for s in rehearsal.steps if s.kind != "probe"), key=lambda s: max(z.atoms for z in s.sizes))
     ratio = max(0, largest.peak - memory.before) / max(size.atoms for size in largest.sizes)
-    return propose(steps, config.train.batch_size, mean, lambda atoms: memory.before + ratio * atoms, memory.limit, n)
+    if config.train.batch_size is None or not config.train.limits.plain:
+        sizes = [size for step in rehearsal.steps if step.kind == "typical" for size in step.sizes]
+        return kept(sizes or [largest.sizes[0]], config.train.limits.describe())
+    now = config.train.batch_size
+    return propose(steps, now, mean, lambda atoms: memory.before + ratio * atoms, memory.limit, n)
 
 
 def _plain(step: Any) -> dict[str, Any]:

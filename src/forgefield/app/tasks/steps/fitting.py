@@ -12,6 +12,7 @@ from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import fingerprint
 from forgefield.app.tasks.steps.run import Run
 from forgefield.app.tasks.steps.sameness import described
+from forgefield.data.batching import Limits
 from forgefield.data.dataset import Dataset
 from forgefield.data.loader import Loader, make_loader
 from forgefield.data.mixing import Mixture
@@ -88,7 +89,7 @@ def training_loader(run: Ordered, potential: Potential, dataset: Dataset, mixtur
     return make_loader(
         dataset,
         potential.needs,
-        batch_size=train.batch_size,
+        limits=train.limits,
         heads=potential.heads,
         dtype=potential.dtype,
         device=run.device,
@@ -101,11 +102,13 @@ def training_loader(run: Ordered, potential: Potential, dataset: Dataset, mixtur
 
 
 def checking_loader(run: Ordered, potential: Potential, dataset: Dataset) -> Loader:
-    """Return the batches of a set to evaluate, in its order."""
+    """Return the batches of a set to evaluate, in its order; what limits atoms or edges in training limits them too."""
+    train, size = run.config.train, run.config.data.unmeasured_batch
+    budget = run.config.data.batch_size == "auto" and (train.max_atoms or train.max_edges)
     return make_loader(
         dataset,
         potential.needs,
-        batch_size=run.config.data.unmeasured_batch,
+        limits=Limits(size, train.max_atoms, train.max_edges, oversize="alone") if budget else Limits(size),
         heads=potential.heads,
         dtype=potential.dtype,
         device=run.device,
