@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from forgefield.app.run import config_of
+from forgefield.core.errors import DataError, ForgeError
 from forgefield.core.structure import Structure
 from forgefield.data.batching import Limits
 from forgefield.data.dataset import Dataset
 from forgefield.data.drawing import WeightedDraws
 from forgefield.data.loader import make_loader
 from forgefield.data.mixing import Mixture
+from forgefield.data.parts import open_training
+from forgefield.data.settings import DataSettings
 from forgefield.graph.needs import Needs
 
 SOURCES = (np.arange(700), np.arange(700, 1000), np.arange(1000, 1007))
@@ -27,8 +32,7 @@ def test_shares_are_the_weights_over_a_hundred_thousand_draws(shares, n_drawn, r
     found = np.concatenate([made.order(epoch) for epoch in range(-(-100_000 // n_drawn))])
     assert len(found) >= 100_000
     for places, share in zip(SOURCES, shares, strict=True):
-        measured = np.isin(found, places).mean()
-        assert measured == pytest.approx(share, rel=0.01 if share > 0.001 else 0.05)
+        assert np.isin(found, places).mean() == pytest.approx(share, rel=0.01, abs=1e-5)
 
 
 def test_every_batch_has_its_share():
@@ -72,3 +76,57 @@ def test_the_loader_draws_and_goes_on_in_the_middle():
 
 def test_replay_is_dealt_as_before():
     assert Mixture(6, 5, 3, 4).order(7).tolist() == [9, 5, 1, 10, 4, 0, 8, 2, 3]
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, count in (("dft", 3), ("cheap", 9)):
+        frames = [f"2\nenergy={k}\nH 0 0 0\nH 0 0 1\n" for k in range(count)]
+        (tmp_path / f"{name}.xyz").write_text("".join(frames))
+    return tmp_path
+
+
+def opened(files, sources=None, **keys):
+    sources = sources or [files / "dft.xyz", files / "cheap.xyz"]
+    return open_training(DataSettings(train=sources, val_fraction=0, **keys)).draws
+
+
+def test_settings_become_shares(files):
+    assert opened(files) is None
+    assert opened(files, sampling="balanced").shares == (0.5, 0.5)
+    made = opened(files, sampling={"dft": 3, "cheap.xyz": 1})
+    assert made.shares == (0.75, 0.25)
+    assert [len(places) for places in made.sources] == [3, 9]
+    assert made.n_drawn == 12
+    assert opened(files, draws_per_epoch=5).n_drawn == 5
+    assert opened(files, replacement=True).replacement
+    own = [{"path": files / "dft.xyz", "sampling_weight": 4, "fidelity": "high"}, files / "cheap.xyz"]
+    assert opened(files, own).shares == (0.8, 0.2)
+    assert (
+        opened(files, [own[0] | {"sampling_weight": None}, own[1]], sampling={"high": 1, "cheap": 1}).shares[0] == 0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"dft": 1}, "names cheap.xyz not at all"),
+        ({"dft": 1, "dft.xyz": 2, "cheap": 1}, "names dft.xyz twice"),
+        ({"dft": 1, "cheap": 1, "chaep": 1}, "names 'chaep', which is no source"),
+    ],
+)
+def test_wrong_names_are_told(files, sampling, message):
+    with pytest.raises(DataError, match=message):
+        opened(files, sampling=sampling)
+
+
+def test_weights_are_given_once_and_positive(files):
+    own = [{"path": files / "dft.xyz", "sampling_weight": 4}, files / "cheap.xyz"]
+    with pytest.raises(DataError, match="keep one of the two"):
+        opened(files, own, sampling="balanced")
+    for wrong in ({"dft": 0, "cheap": 1}, "even"):
+        with pytest.raises(ValidationError, match="sampling"):
+            DataSettings(sampling=wrong)
+    with pytest.raises(ForgeError, match=r"data.sampling.*finetune.replay decides"):
+        config_of({"task": "finetune", "model_in": "m", "run_dir": "r", "data": {"train": "a", "sampling": "balanced"},
+                   "finetune": {"replay": {"data": "b"}}})  # fmt: skip

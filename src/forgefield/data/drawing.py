@@ -59,19 +59,23 @@ class WeightedDraws:
 
     def order(self, epoch: int) -> np.ndarray:
         """Places in the data set in the order of an epoch, (n_drawn,): every source is spread evenly over it."""
-        counts = self.counts(epoch)
-        first = np.sum([self.counts(e) for e in range(epoch)], axis=0) if epoch else np.zeros_like(counts)
+        table = self.counts(np.arange(epoch + 1))
+        counts, first = table[-1], table[:-1].sum(axis=0)
         random = np.random.default_rng([self.seed, epoch, 2])
         order = weave(counts.tolist(), random)
         drawn = [self._of(k, int(first[k]), int(counts[k]), random) for k in range(len(self.sources))]
         return np.concatenate(drawn)[order]
 
-    def counts(self, epoch: int) -> np.ndarray:
-        """Return the draws from each source in an epoch: its share to within one, over many epochs exactly."""
+    def counts(self, epochs: np.ndarray) -> np.ndarray:
+        """Return the draws from each source in some epochs, (n_epochs, n_sources).
+
+        They are its share of the draws to within one, and over many epochs exactly its share.
+        """
         start = np.random.default_rng([self.seed, 3]).random()
         borders = self.n_drawn * np.cumsum([0.0, *self.shares])
         borders[-1] = self.n_drawn
-        return np.diff(np.ceil(borders - (start + epoch * _GOLDEN) % 1.0)).astype(np.int64)
+        offsets = (start + epochs * _GOLDEN) % 1.0
+        return np.diff(np.ceil(borders - offsets[:, None]), axis=1).astype(np.int64)
 
     def _of(self, source: int, first: int, count: int, random: np.random.Generator) -> np.ndarray:
         places = self.sources[source]

@@ -8,12 +8,14 @@ from typing import Literal, NamedTuple
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset, open_dataset
+from forgefield.data.drawing import WeightedDraws
 from forgefield.data.isolated import separate_isolated
 from forgefield.data.mixing import Mixture
 from forgefield.data.reader import Frames
 from forgefield.data.reference import E0
 from forgefield.data.sampling import check_indices, read_indices, select
 from forgefield.data.settings import E0_WORDS, DataSettings, Sampling
+from forgefield.data.source_weights import weighted_draws
 from forgefield.data.sources import open_sources
 from forgefield.data.split import Split, split_dataset
 
@@ -28,6 +30,7 @@ class TrainingData(NamedTuple):
     val: Dataset | None
     split: Split | None  # None where `data.val` is given, or val_fraction is 0
     replay: Replay | None = None  # old data beside the new
+    draws: WeightedDraws | None = None  # of `train`; None: each structure once per epoch
 
     @property
     def fitted(self) -> Dataset:
@@ -35,9 +38,9 @@ class TrainingData(NamedTuple):
         return self.train if self.replay is None else Dataset([View(self.train), View(self.replay.train)])
 
     @property
-    def mixture(self) -> Mixture | None:
+    def mixture(self) -> Mixture | WeightedDraws | None:
         """How the structures of an epoch are drawn from `fitted`; None: all of them."""
-        return None if self.replay is None else self.replay.mixture
+        return self.draws if self.replay is None else self.replay.mixture
 
     @property
     def checked(self) -> Dataset:
@@ -112,7 +115,10 @@ def open_training(settings: DataSettings) -> TrainingData:
         split = split_dataset(everything, settings.val_fraction, settings.split_seed)
         measured, val = everything.subset(split.train), everything.subset(split.val)
     train, _ = separate_isolated(measured)
-    return TrainingData(measured, train, val, split)
+    draws = weighted_draws(
+        train, settings.train, settings.sampling, settings.draws_per_epoch, replacement=settings.replacement
+    )
+    return TrainingData(measured, train, val, split, draws=draws)
 
 
 def reference_setting(settings: DataSettings) -> E0:

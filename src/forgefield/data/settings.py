@@ -77,6 +77,23 @@ class DataSettings(Reading):
         description="Part of the training data kept for validation when `val` is not given.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of that split.")
+    sampling: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] | None = Field(
+        default=None,
+        description="How often the sources of `train` are drawn: balanced (each source equally often), or a weight for "
+        "each by name (fidelity, file name or path): {dft: 2, cheap: 1} makes two of three draws come from dft. "
+        "null: every structure once per epoch. Batches hold the shares as evenly as they can.",
+    )
+    draws_per_epoch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Structures drawn in an epoch; null: as many as there are. Without `sampling` an epoch is then a "
+        "part of the data, or several passes, and goes on where the last one ended.",
+    )
+    replacement: bool = Field(
+        default=False,
+        description="Draw with replacement: each draw is independent, and some structures of an epoch come twice. "
+        "false: none of a source comes again before all others of it have come, across epochs.",
+    )
     e0: Literal["auto", "isolated", "least_squares"] | Energies | dict[str, Energies] | Path = Field(
         default="auto",
         description="Energy of each isolated atom. isolated: from frames of one atom in the training data; "

@@ -21,6 +21,7 @@ from forgefield.core.errors import DataError, ModelError
 from forgefield.core.structure import Structure
 from forgefield.data.checks import check_elements, check_fixed, check_labels, check_tags
 from forgefield.data.dataset import Dataset
+from forgefield.data.drawing import WeightedDraws
 from forgefield.data.isolated import separate_isolated
 from forgefield.data.parts import PartName, TrainingData, open_part, open_training
 from forgefield.data.reader import Frames
@@ -65,7 +66,15 @@ def load_training_data(run: Run) -> TrainingData:
     run.say(f"data: {len(data.train)} structures to train on, {n_val} to validate on; elements: {names}")
     if data.replay is not None:
         run.say(describe_replay(data.replay, run.config))
+    elif data.draws is not None:
+        run.say(describe_draws(data.draws, run.config.data))
     return data
+
+
+def describe_draws(draws: WeightedDraws, settings: DataSettings) -> str:
+    """Return how the training structures are drawn, in one line."""
+    names = ["the training structures"] if len(draws.sources) == 1 else [str(Path(s).name) for s in settings.train]
+    return f"sampling: {draws.describe(names)}"
 
 
 def checked_training_data(config: RunConfig) -> TrainingData:
@@ -81,6 +90,8 @@ def checked_training_data(config: RunConfig) -> TrainingData:
     if data.val is not None:
         check_labels(data.val, needed, some=some)
         check_elements(data.val, data.train.elements())
+    if data.draws is not None:
+        data = data._replace(draws=dataclasses.replace(data.draws, seed=config.train.seed))
     return data._replace(replay=open_replay(config, len(data.train), len(data.val or data.train), needed))
 
 

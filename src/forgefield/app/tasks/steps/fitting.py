@@ -14,8 +14,7 @@ from forgefield.app.tasks.steps.run import Run
 from forgefield.app.tasks.steps.sameness import described
 from forgefield.data.batching import Limits
 from forgefield.data.dataset import Dataset
-from forgefield.data.loader import Loader, make_loader
-from forgefield.data.mixing import Mixture
+from forgefield.data.loader import Draws, Loader, make_loader
 from forgefield.data.parts import TrainingData
 from forgefield.models.potential import Potential
 from forgefield.train.loop import FitResult, fit
@@ -83,8 +82,8 @@ def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: boo
     return result
 
 
-def training_loader(run: Ordered, potential: Potential, dataset: Dataset, mixture: Mixture | None = None) -> Loader:
-    """Return the batches that are trained on; a mixture draws them from old and new structures."""
+def training_loader(run: Ordered, potential: Potential, dataset: Dataset, mixture: Draws | None = None) -> Loader:
+    """Return the batches that are trained on; a mixture draws them from several sources."""
     train = run.config.train
     return make_loader(
         dataset,
