@@ -92,8 +92,8 @@ def resolve_paths(tree: Node, folder: Path) -> Node:
     """Make every path absolute: relative ones are taken from `folder`, `~` is the home folder."""
     for path in PATHS:
         node = tree.find(*path)
-        # data.e0 is a word, values or a file: only a text with a suffix or a folder can be a file.
-        word = path == ("data", "e0") and _is_word(node)
+        # data.e0 and data.split are words, values or files: only a text with a suffix or a folder can be a file.
+        word = path in (("data", "e0"), ("data", "split")) and _is_word(node)
         if node is not None and not word:
             tree = _with(tree, path, _absolute(node, folder))
     return tree

@@ -17,7 +17,9 @@ from forgefield.data.sampling import check_indices, read_indices, select
 from forgefield.data.settings import E0_WORDS, DataSettings, Sampling
 from forgefield.data.source_weights import weighted_draws
 from forgefield.data.sources import open_sources
-from forgefield.data.split import Split, split_dataset
+from forgefield.data.split import Split, read_split
+from forgefield.data.split_settings import SplitSettings
+from forgefield.data.splitting import make_split
 
 PartName = Literal["train", "val", "test", "lmdb"]
 
@@ -90,12 +92,13 @@ def open_part(settings: DataSettings, name: PartName, *, active: bool = False) -
     if not paths:
         raise DataError(f"data.{name} is not given", "data", f"set data.{name} to a file")
     dataset = open_sources(paths, settings)
+    part = "test" if name == "lmdb" else name
     if active and settings.indices is not None:
         return dataset.subset(check_indices(list(settings.indices), "data.indices"))
     if active and settings.indices_path is not None:
-        return dataset.subset(read_indices(settings.indices_path))
+        return dataset.subset(read_indices(settings.indices_path, part))
     sampling = getattr(settings, f"{name}_indices", Sampling())
-    return select(dataset, sampling)
+    return select(dataset, sampling, part)
 
 
 def open_training(settings: DataSettings) -> TrainingData:
@@ -108,17 +111,29 @@ def open_training(settings: DataSettings) -> TrainingData:
     split = None
     measured, val = everything, None
     if settings.val:
+        if settings.split != SplitSettings():
+            raise DataError("data.val is given, so nothing is split off", "data.split", "keep one of the two")
         val, _ = separate_isolated(open_part(settings, "val"))
         if len(val) == 0:
             raise DataError("holds no structures to validate on", val.name, "it has frames of one free atom only")
-    elif settings.val_fraction > 0:
-        split = split_dataset(everything, settings.val_fraction, settings.split_seed)
-        measured, val = everything.subset(split.train), everything.subset(split.val)
+    else:
+        split = _split(everything, settings)
+        if split is not None:
+            measured, val = everything.subset(split.train), everything.subset(split.val) if len(split.val) else None
     train, _ = separate_isolated(measured)
     draws = weighted_draws(
         train, settings.train, settings.sampling, settings.draws_per_epoch, replacement=settings.replacement
     )
     return TrainingData(measured, train, val, split, draws=draws)
+
+
+def _split(everything: Dataset, settings: DataSettings) -> Split | None:
+    """Divide the training data as the settings say; None where all of them are trained on."""
+    if isinstance(settings.split, Path):
+        return read_split(settings.split, everything)
+    if settings.split == SplitSettings() and settings.val_fraction == 0:
+        return None
+    return make_split(everything, settings.split, settings.val_fraction, settings.split_seed)
 
 
 def reference_setting(settings: DataSettings) -> E0:

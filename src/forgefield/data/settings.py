@@ -13,10 +13,11 @@ from forgefield.core.errors import ForgeError
 from forgefield.core.settings import Settings
 from forgefield.data.reading import Reading
 from forgefield.data.sources import Sources
+from forgefield.data.split_settings import SplitSettings, as_split
 
 E0_WORDS = ("auto", "isolated", "least_squares")
 PATH_KEYS = (
-    *("train", "val", "test", "lmdb", "indices_path", "e0"),
+    *("train", "val", "test", "lmdb", "indices_path", "e0", "split"),
     *("train_indices.indices_path", "val_indices.indices_path", "test_indices.indices_path"),
 )
 """Keys below `data:` that hold paths; a relative one means relative to the file it stands in."""
@@ -77,6 +78,13 @@ class DataSettings(Reading):
         description="Part of the training data kept for validation when `val` is not given.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of that split.")
+    split: SplitSettings | Path = Field(
+        default=SplitSettings(),
+        validate_default=False,
+        description="How that part is chosen: auto (trajectories in blocks or whole, all else at random), random, "
+        "blocks, a block {method: groups, by: composition}, or a file that `forgefield data split` or an earlier run "
+        "wrote (split.json).",
+    )
     sampling: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] | None = Field(
         default=None,
         description="How often the sources of `train` are drawn: balanced (each source equally often), or a weight for "
@@ -100,6 +108,11 @@ class DataSettings(Reading):
         "least_squares: fitted to the training energies; auto: isolated if there are such frames, else least_squares; "
         "or values in eV, {H: -13.6, O: -2042}, also per head; or a file: JSON of such values, or frames of one atom.",
     )
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _word_or_file(cls, value: Any) -> Any:
+        return as_split(value)
 
     @field_validator("e0", mode="before")
     @classmethod

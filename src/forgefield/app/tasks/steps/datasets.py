@@ -61,6 +61,8 @@ def load_training_data(run: Run) -> TrainingData:
         data = checked_training_data(run.config)
         if data.val is None:
             run.say("note: there are no validation data; the best epoch is chosen on the training data")
+    if data.split is not None and data.split.note:
+        run.say(f"note: {data.split.note}")
     n_val = 0 if data.val is None else len(data.val)
     names = " ".join(symbol(z) for z in data.train.elements())
     run.say(f"data: {len(data.train)} structures to train on, {n_val} to validate on; elements: {names}")
@@ -257,6 +259,8 @@ def _split_record(data: TrainingData, settings: DataSettings) -> dict[str, Any]:
     """Return sizes and origin of the split."""
     sizes = {"train": len(data.train), "val": 0 if data.val is None else len(data.val)}
     if data.split is not None:
-        how = f"{100 * settings.val_fraction:g} % of the training data, drawn with seed {settings.split_seed}"
-        return {**sizes, "hash": data.split.hash, "how": how}
+        how = f"{100 * data.split.fraction:.3g} % of the training data, drawn with seed {data.split.seed}"
+        how = how if data.split.method == "random" else f"{how}, {data.split.method}"
+        more = {name: len(getattr(data.split, name)) for name in ("test", "left_out")}
+        return {**sizes, **{k: v for k, v in more.items() if v}, "hash": data.split.hash, "how": how}
     return {**sizes, "hash": "", "how": "data.val" if settings.val else "no validation data"}
