@@ -219,6 +219,6 @@ def test_settings_of_a_split_are_checked(file):
         with pytest.raises(ValidationError, match="split"):
             DataSettings(train=file, split=wrong)
     assert DataSettings(split="random").split.method == "random"
-    with pytest.raises(DataError, match="data.val is given"):
+    with pytest.raises(DataError, match=r"data\.val is given"):
         open_training(DataSettings(train=file, val=file, split="random"))
     assert open_training(DataSettings(train=file, val_fraction=0)).split is None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset, open_dataset
 from forgefield.data.drawing import WeightedDraws
+from forgefield.data.energy_file import is_energy_file
 from forgefield.data.isolated import separate_isolated
 from forgefield.data.mixing import Mixture
 from forgefield.data.reader import Frames
-from forgefield.data.reference import E0
+from forgefield.data.reference import E0, Trimmed
 from forgefield.data.sampling import check_indices, read_indices, select
 from forgefield.data.settings import E0_WORDS, DataSettings, Sampling
 from forgefield.data.source_weights import weighted_draws
@@ -138,7 +140,7 @@ def _split(everything: Dataset, settings: DataSettings) -> Split | None:
 
 def reference_setting(settings: DataSettings) -> E0:
     """Return `data.e0` for `measure`; a file of structures is opened with the names and units of the settings."""
-    e0 = settings.e0
-    if isinstance(e0, Path) and str(e0) not in E0_WORDS and e0.suffix.lower() != ".json":
-        return open_dataset(e0, "auto", settings.keys, settings.units)
-    return e0
+    e0: str | Path | Mapping[str, Any] | Dataset = settings.e0
+    if isinstance(e0, Path) and str(e0) not in E0_WORDS and not is_energy_file(e0):
+        e0 = open_dataset(e0, "auto", settings.keys, settings.units)
+    return e0 if settings.e0_percentiles is None else Trimmed(e0, settings.e0_percentiles)

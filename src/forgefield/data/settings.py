@@ -23,7 +23,8 @@ PATH_KEYS = (
 """Keys below `data:` that hold paths; a relative one means relative to the file it stands in."""
 
 
-Energies = dict[str, float]
+Percent = Annotated[float, Field(ge=0.0, le=100.0)]
+Energies = dict[str, float | Literal["fit"]]
 
 
 class Sampling(Settings):
@@ -106,8 +107,24 @@ class DataSettings(Reading):
         default="auto",
         description="Energy of each isolated atom. isolated: from frames of one atom in the training data; "
         "least_squares: fitted to the training energies; auto: isolated if there are such frames, else least_squares; "
-        "or values in eV, {H: -13.6, O: -2042}, also per head; or a file: JSON of such values, or frames of one atom.",
+        "or values in eV, {H: -13.6, O: -2042}, also per head, where {H: -13.6, O: fit} fits the rest; "
+        "or a file: YAML or JSON of such values (`forgefield data sae`), or frames of one atom.",
     )
+    e0_percentiles: tuple[Percent, Percent] | None = Field(
+        default=None,
+        description="Leave the structures whose residuals lie outside of these percentiles out of a second least "
+        "squares fit of e0: [2, 98] keeps outliers away. null: all structures count.",
+    )
+
+    @field_validator("e0_percentiles")
+    @classmethod
+    def _trims_a_fit(cls, value: tuple[float, float] | None, info: Any) -> tuple[float, float] | None:
+        e0 = info.data.get("e0")
+        if value is not None and value[0] >= value[1]:
+            raise ValueError("the first must be below the second: [2, 98]")
+        if value is not None and (e0 == "isolated" or (isinstance(e0, dict) and "fit" not in str(e0))):
+            raise ValueError("has an effect where energies are fitted only (e0: least_squares or auto); remove it")
+        return value
 
     @field_validator("split", mode="before")
     @classmethod

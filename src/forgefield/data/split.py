@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,7 +74,7 @@ class Split:
 
     def with_contents(self, dataset: Dataset) -> Split:
         """Return the split together with the mark of the structures it belongs to."""
-        return Split(**{**vars(self), "contents": contents_of(dataset)})
+        return replace(self, contents=contents_of(dataset))
 
 
 def contents_of(dataset: Dataset) -> str:

@@ -226,7 +226,8 @@ def _blocks(
     pieces = [(k, size) for k, size in ((1, sizes[0]), (2, sizes[1])) if size]
     numbers = [(k, part) for k, size in pieces for part in _pieces(size)]
     if not numbers:
-        return (np.zeros(0, np.int64),) * 3
+        nothing = np.zeros(0, dtype=np.int64)
+        return nothing, nothing, nothing
     gap = settings.gap if settings.gap != "auto" else min(found.reach, max(1, int(_GAP * length / 2 / len(numbers))))
     bounds = np.linspace(0, length, len(numbers) + 1).astype(int)
     for place, (k, size) in zip(random.permutation(len(numbers)).tolist(), numbers, strict=True):
