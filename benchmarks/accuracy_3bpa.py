@@ -169,7 +169,10 @@ def main() -> None:
         "minutes": options.minutes,
         "cores_per_side": options.cores,
         "cpu_minutes": used,
-        "epochs": {"ours": len((out / "ours" / "history.jsonl").read_text().splitlines()), "mace-torch": max(epochs, default=0)},
+        "epochs": {
+            "ours": len((out / "ours" / "history.jsonl").read_text().splitlines()),
+            "mace-torch": max(epochs, default=0),
+        },
         "ours": test_ours(files, out),
         "mace-torch": test_theirs(files, out, options.backend_python),
     }

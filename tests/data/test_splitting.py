@@ -148,7 +148,7 @@ def test_groups_stay_whole(by):
     for part in (found.val, found.test):
         assert all((part // 5 == k).sum() in (0, 5) for k in range(12))
     assert (len(found.val), len(found.test)) == (15, 5)
-    with pytest.raises(DataError, match="no entry 'bathc' to group by.*composition, trajectory"):
+    with pytest.raises(DataError, match=r"no entry 'bathc' to group by.*composition, trajectory"):
         split(frames, 0.25, method="groups", by="bathc")
     with pytest.raises(DataError, match="1 groups by composition cannot be split"):
         split(drawn(10), 0.2, method="groups", by="composition")

@@ -23,7 +23,7 @@ from forgefield.train.state import TrainState
 # Bytes of records: a validation in history.jsonl, .csv and TensorBoard; more for each head and element in the breakdown
 # of it; all else that is small; report.html.
 _ROW, _PART, _RECORDS, _REPORT = 4_000, 1_500, 30_000, 100_000
-_STATE_JSON = 20_000
+_STATE_JSON = 22_000  # state.json, which holds every setting, and manifest.json
 _TRACE = 100_000  # code of a TorchScript file
 
 
