@@ -63,28 +63,29 @@ def fit_tables(
     """
     if by not in ("auto", "all", *MARKS):
         raise DataError(f"tables cannot be made by {by!r}", "--by", f"one of auto, all, {', '.join(MARKS)}")
-    rows: dict[tuple[str, str, str], _Rows] = {}
+    rows: dict[tuple[str, str, str], Rows] = {}
     for structure in dataset:
         if "energy" in structure.labels and not is_isolated(structure):
             names = (structure.fidelity or "default", structure.head or "default", structure.config_type)
-            rows.setdefault(names, _Rows()).add(structure)
+            rows.setdefault(names, Rows()).add(structure)
     if not rows:
         raise DataError("no structure has an energy", dataset.name, "give its name: --set data.energy_key=NAME")
     if by == "auto":
         by = next((mark for k, mark in enumerate(MARKS[:2]) if any(names[k] != "default" for names in rows)), "all")
-    groups: dict[str, list[_Rows]] = {}
+    groups: dict[str, list[Rows]] = {}
     for names, part in rows.items():
         groups.setdefault("default" if by == "all" else names[MARKS.index(by)], []).append(part)
     return [_fit(name, parts, percentiles, given) for name, parts in sorted(groups.items())]
 
 
-class _Rows:
+class Rows:
     """Compositions and energies, some tens of bytes per structure."""
 
     def __init__(self) -> None:
         self.elements, self.counts, self.lengths, self.energies = array("h"), array("q"), array("h"), array("d")
 
     def add(self, structure: Structure) -> None:
+        """Take a structure with an energy."""
         found, counts = np.unique(structure.numbers, return_counts=True)
         self.elements.extend(found.tolist())
         self.counts.extend(counts.tolist())
@@ -100,7 +101,7 @@ class _Rows:
 
 
 def _fit(
-    name: str, parts: list[_Rows], percentiles: tuple[float, float] | None, given: Mapping[int, float]
+    name: str, parts: list[Rows], percentiles: tuple[float, float] | None, given: Mapping[int, float]
 ) -> FittedTable:
     elements = np.unique(np.concatenate([np.unique(np.array(part.elements)) for part in parts]))
     counts = np.concatenate([part.table(elements) for part in parts])
