@@ -327,3 +327,18 @@ def test_tasks_that_train_nothing(data):
     assert result.exit_code == 0, result.stdout
     assert "task evaluate trains nothing" in result.stdout
     assert "its model does not exist yet" in result.stdout
+
+
+def test_a_budget_of_atoms_is_planned_with_and_kept(data):
+    result = forecast(config("train.max_atoms=8", "data.val_fraction=0.1"))
+    assert result.batches.atoms_most <= 8
+    assert all(step["atoms"] <= 8 * step["batches"] for step in result.steps), "no probe exceeds it either"
+    assert result.times.updates_per_epoch == 27, "54 molecules of 3 atoms, two in a batch"
+    assert not result.proposal.changes
+    assert "at most 8 atoms" in rows(result)["batch"].text
+
+
+def test_memory_that_a_budget_exceeds_is_told_in_its_unit(data, monkeypatch):
+    monkeypatch.setattr(Gauge, "limit", lambda self: 1)
+    with pytest.raises(DeviceError, match=r"train.max_edges: a batch of 2 structures does not fit .* Fix: try 1,"):
+        forecast(config("train.max_edges=12"))

@@ -14,10 +14,11 @@ from toy import load, make_potential, quiet, same
 from forgefield.core.errors import ConfigError, DataError, ModelError
 from forgefield.train import upgrades
 from forgefield.train.checkpoint import load_checkpoint, save_checkpoint
-from forgefield.train.continuation import Stamp, accepts, described_changes, refused
+from forgefield.train.continuation import Stamp, accepts, check_stamp, described_changes, refused, settle
 from forgefield.train.loop import fit, prepare
 from forgefield.train.loss import build_loss
 from forgefield.train.recorder import read_history
+from forgefield.train.state import Progress
 from forgefield.train.step import take_update
 
 FIXTURES = Path(__file__).parent / "checkpoints"
@@ -277,3 +278,15 @@ def test_the_place_in_the_epoch_comes_back(tmp_path):
         assert len(seen) == 1
         places += seen
     assert places == straight
+
+
+def test_another_budget_goes_on_at_the_same_part_of_the_epoch():
+    old, new = quiet(batch_size=4), quiet(max_atoms=20, batch_size=None)
+    stored = Stamp("c", "d", old, 12).to_json()
+    own = Stamp("c", "d", new, 30)
+    found = check_stamp(stored, own.to_json(), "here", ["train.max_atoms", "train.batch_size"])
+    assert found == {"train.max_atoms", "train.batch_size"}
+    progress = Progress(batch=6)
+    told = settle(progress, found, stored, own)
+    assert progress.batch == 15
+    assert "goes on at batch 16" in told[0]

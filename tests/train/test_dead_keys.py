@@ -72,6 +72,10 @@ CASES = {
     "transform.mode": Refused("standard"),
     "epochs": Case(3),
     "batch_size": Case(3),
+    "max_atoms": Case(12, {"batch_size": None, "max_edges": 10_000}),
+    "max_edges": Case(160, {"batch_size": None, "max_atoms": 10_000}),
+    "same_size": Case(True),
+    "oversize": Case("refuse", {"batch_size": None, "max_atoms": 4, "oversize": "alone"}),
     "num_workers": Case(2),
     "seed": Case(1),
     "cycle_steps": Case(3, {"drop_last": True}),
@@ -230,11 +234,11 @@ def outcome(folder, keys, seen, dtype):
         )
         for s in (*TRAIN, *VAL)
     ]
-    train = training_loader(run, potential, Dataset.of(mark[: len(TRAIN)]))
-    val = checking_loader(run, potential, Dataset.of(mark[len(TRAIN) :]))
     common = {"config_fingerprint": "c", "data_fingerprint": "d", "device": "cpu"}
     found = {"refused": None}
     try:
+        train = training_loader(run, potential, Dataset.of(mark[: len(TRAIN)]))
+        val = checking_loader(run, potential, Dataset.of(mark[len(TRAIN) :]))
         result = fit(potential, train, val, settings, folder=folder, console=Console(file=text, width=200), **common)
         found["ended"] = (result.reason, result.best_epoch, result.epochs_done, result.loss)
     except ForgeError as error:

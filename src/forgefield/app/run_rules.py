@@ -92,8 +92,8 @@ def resolve_paths(tree: Node, folder: Path) -> Node:
     """Make every path absolute: relative ones are taken from `folder`, `~` is the home folder."""
     for path in PATHS:
         node = tree.find(*path)
-        # data.e0 is a word, values or a file: only a text with a suffix or a folder can be a file.
-        word = path == ("data", "e0") and _is_word(node)
+        # data.e0 and data.split are words, values or files: only a text with a suffix or a folder can be a file.
+        word = path in (("data", "e0"), ("data", "split")) and _is_word(node)
         if node is not None and not word:
             tree = _with(tree, path, _absolute(node, folder))
     return tree
@@ -186,7 +186,7 @@ def cross_block_problems(config: RunConfig, tree: Node) -> list[str]:
     """Return what the blocks of a valid run demand of each other, one line each."""
     rules = (
         one_model_to_start_from, task_has_its_model, training_has_its_data, run_has_its_folder, predicting_has_its_data,
-        resume_rules.accepting_is_for_resume, targets_exist, weights_have_their_manifest,
+        resume_rules.accepting_is_for_resume, sampling_is_not_replay, targets_exist, weights_have_their_manifest,
         given_settings_are_the_bundles, *finetune_rules.RULES,
     )  # fmt: skip
     return [line for rule in rules for line in rule(config, tree)]
@@ -229,6 +229,14 @@ def predicting_has_its_data(config: RunConfig, tree: Node) -> Iterator[str]:
     """Evaluation needs structures."""
     if config.task in PREDICTING and not (config.data.lmdb or config.data.test):
         yield problem(tree, ("data", "test"), f"required by task {config.task}: the structures (or data.lmdb)")
+
+
+def sampling_is_not_replay(config: RunConfig, tree: Node) -> Iterator[str]:
+    """Replay draws old and new structures in a share of its own."""
+    data = config.data
+    for key, given in (("sampling", data.sampling), ("draws_per_epoch", data.draws_per_epoch)):
+        if given is not None and config.finetune.replay.data:
+            yield problem(tree, ("data", key), "finetune.replay decides what is drawn. Keep one of the two")
 
 
 def targets_exist(config: RunConfig, tree: Node) -> Iterator[str]:

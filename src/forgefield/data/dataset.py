@@ -90,6 +90,10 @@ class Dataset:
             )
         return Dataset(self.parts, self.indices[chosen])
 
+    def part_numbers(self) -> np.ndarray:
+        """Return for each structure which of `parts` it comes from, (n,)."""
+        return np.searchsorted(self._ends, self.indices, side="right")
+
     def elements(self) -> list[int]:
         """Atomic numbers that occur, ascending."""
         return sorted({z for kind in self.survey.present() for z in kind.elements})

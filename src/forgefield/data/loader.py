@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from forgefield.core.errors import DataError
+from forgefield.data.batching import (
+    LOOKED_AHEAD,
+    Batching,
+    ByCount,
+    Consecutive,
+    Extents,
+    Limits,
+    Packed,
+    check_extents,
+)
 from forgefield.data.dataset import Dataset
 from forgefield.data.labels import Labels, join_labels
-from forgefield.data.mixing import Mixture
 from forgefield.data.sample_cache import Sample, SampleCache
 from forgefield.graph.build import build_graph
 from forgefield.graph.graph import Graph
@@ -32,6 +41,14 @@ class Batch(NamedTuple):
     index: Tensor  # (S,), places in the data set
 
 
+class Draws(Protocol):
+    """Which structures an epoch holds."""
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return places in the data set in the order of an epoch; every epoch has the same number of them."""
+        ...
+
+
 @final
 class Loader:
     """Made by `make_loader`."""
@@ -41,7 +58,7 @@ class Loader:
         cache: SampleCache,
         needs: Needs,
         *,
-        batch_size: int,
+        limits: Limits,
         heads: Sequence[str],
         dtype: torch.dtype,
         device: torch.device | str,
@@ -49,20 +66,30 @@ class Loader:
         seed: int,
         drop_last: bool,
         num_workers: int,
-        mixture: Mixture | None = None,
+        mixture: Draws | None = None,
     ) -> None:
-        self.mixture = mixture
-        self.dataset, self.needs, self.batch_size = cache.dataset, needs, batch_size
+        self.mixture, self.limits = mixture, limits
+        self.dataset, self.needs = cache.dataset, needs
         self.heads, self.dtype, self.device = tuple(heads), dtype, device
         self.shuffle, self.seed, self.drop_last, self.num_workers = shuffle, seed, drop_last, num_workers
         self._cache = cache
+        self.batching = self._batching()
+        self._divided: tuple[int, list[np.ndarray]] | None = None
 
     def __len__(self) -> int:
-        """Batches per epoch."""
-        mixture = self.mixture
-        n = len(self.dataset) if mixture is None else mixture.n_new + mixture.n_drawn
-        whole, rest = divmod(n, self.batch_size)
-        return whole + (1 if rest and not self.drop_last else 0)
+        """Batches per epoch, the same for all epochs."""
+        return self.batching.count
+
+    def _batching(self) -> Batching:
+        limits = self.limits
+        if limits.plain or len(self.dataset) == 0:
+            return ByCount(len(self.order(0)), limits.structures or 1, drop_last=self.drop_last)
+        extents = Extents(self._cache.atoms(), None if limits.edges is None else self._cache.edges())
+        check_extents(self.dataset, limits, extents)
+        if self.mixture is None and not self.shuffle:
+            return Consecutive(limits, extents)
+        varying = LOOKED_AHEAD if self.mixture is not None else 1
+        return Packed(limits, extents, [self.order(epoch) for epoch in range(varying)], self.seed)
 
     def order(self, epoch: int) -> np.ndarray:
         """Places in the data set in the order of an epoch, (n,)."""
@@ -81,8 +108,9 @@ class Loader:
 
     def places(self, epoch: int = 0) -> list[np.ndarray]:
         """Places in the data set of the structures of each batch of an epoch, in their order."""
-        order = self.order(epoch)
-        return [order[b * self.batch_size : (b + 1) * self.batch_size] for b in range(len(self))]
+        if self._divided is None or self._divided[0] != epoch:
+            self._divided = epoch, self.batching.divide(self.order(epoch), epoch)
+        return self._divided[1]
 
     def prepared(self, chosen: Sequence[np.ndarray]) -> Iterator[Batch]:
         """Yield the batches of the structures at these places, prepared ahead if there are workers."""
@@ -140,7 +168,8 @@ def make_loader(
     dataset: Dataset,
     needs: Needs,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
+    limits: Limits | None = None,
     heads: Sequence[str] = ("default",),
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
@@ -149,33 +178,35 @@ def make_loader(
     drop_last: bool = False,
     num_workers: int = 0,
     cache_mb: float = 1024.0,
-    mixture: Mixture | None = None,
+    mixture: Draws | None = None,
 ) -> Loader:
     """Return a loader of batches.
 
     Args:
         dataset: what is loaded.
         needs: the graph that the model asks for.
-        batch_size: structures per batch.
+        batch_size: structures per batch; the same as `limits` of nothing else.
+        limits: what no batch may exceed. Batches are then filled evenly; in the order of the data without `shuffle`.
         heads: the model's heads.
         dtype: of the floating tensors (energies stay float64).
         device: where the tensors go.
         shuffle: draw a new order for each epoch; otherwise the data set's order.
         seed: of the orders.
-        drop_last: leave out the last batch if it is not full.
+        drop_last: leave out the last batch if it is not full; only where nothing but structures is limited.
         num_workers: threads that prepare batches ahead; 0 prepares them when asked for.
         cache_mb: memory for structures and their neighbour pairs, MiB.
-        mixture: draws the structures of each epoch from old and new ones, in place of `shuffle`.
+        mixture: draws the structures of each epoch (replay, weighted sources), in place of `shuffle`.
 
     Raises:
-        DataError: there is not one batch.
+        DataError: there is not one batch, or a structure is larger than the limits.
     """
-    if batch_size < 1:
-        raise DataError(f"batch_size is {batch_size}", fix="use at least 1")
+    limits = limits or Limits(batch_size)
+    if limits.plain and (limits.structures or 0) < 1:
+        raise DataError(f"batch_size is {limits.structures}", fix="use at least 1")
     loader = Loader(
         SampleCache(dataset, needs.cutoff, cache_mb),
         needs,
-        batch_size=batch_size,
+        limits=limits,
         heads=heads,
         dtype=dtype,
         device=device,
@@ -186,7 +217,7 @@ def make_loader(
         mixture=mixture,
     )
     if len(loader) == 0:
-        why = f" with drop_last and batch_size {batch_size}" if len(dataset) else ""
+        why = f" with drop_last and batch_size {limits.structures}" if len(dataset) else ""
         raise DataError(
             f"{len(dataset)} structures give no batch{why}", dataset.name or None, "give more data or a smaller batch"
         )

@@ -10,6 +10,7 @@ import numpy as np
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
+from forgefield.data.drawing import deal, weave
 from forgefield.data.reader import Frames
 
 
@@ -64,19 +65,12 @@ class Mixture:
         """
         random = np.random.default_rng([self.seed, epoch])
         new, old = random.permutation(self.n_new), self.n_new + self._dealt(epoch)
-        keys = [(np.arange(n) + random.random()) / n for n in (self.n_new, self.n_drawn)]
-        order = np.argsort(np.concatenate(keys), kind="stable")
+        order = weave((self.n_new, self.n_drawn), random)
         return np.concatenate([new, random.permutation(old)])[order]
 
     def _dealt(self, epoch: int) -> np.ndarray:
         """Old structures of an epoch, counted from 0, (n_drawn,)."""
-        cards = np.arange(epoch * self.n_drawn, (epoch + 1) * self.n_drawn)
-        rounds, places = np.divmod(cards, self.n_old)
-        found = np.empty(self.n_drawn, dtype=np.int64)
-        for number in np.unique(rounds).tolist():
-            deck = np.random.default_rng([self.seed, number, 1]).permutation(self.n_old)
-            found[rounds == number] = deck[places[rounds == number]]
-        return found
+        return deal(self.n_old, epoch * self.n_drawn, self.n_drawn, lambda number: [self.seed, number, 1])
 
 
 def drawn_of(n_new: int, n_old: int, fraction: float | None) -> int:

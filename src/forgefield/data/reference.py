@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +11,24 @@ import numpy as np
 from forgefield.core.elements import number, symbol
 from forgefield.core.errors import DataError, ForgeError
 from forgefield.data.dataset import Dataset, open_dataset
+from forgefield.data.energy_file import is_energy_file, read_energies
 from forgefield.data.isolated import isolated_energies, separate_isolated
+from forgefield.data.self_energies import Fit, explain_ties, fit_energies
 
 Energies = dict[str, dict[int, float]]
-E0 = str | Path | Mapping[str, float] | Mapping[str, Mapping[str, float]] | Dataset
+Percentiles = tuple[float, float]
+FIT = "fit"
+"""Stands for a value that is to be fitted."""
+
+
+class Trimmed(NamedTuple):
+    """A setting whose least squares leave out the structures with the largest residuals."""
+
+    e0: str | Path | Mapping[str, Any] | Dataset
+    percentiles: Percentiles
+
+
+E0 = str | Path | Mapping[str, Any] | Dataset | Trimmed
 """auto, isolated, least_squares; values by element, also by head, eV; a file of either; or frames of one atom."""
 
 
@@ -51,46 +64,56 @@ def settle_references(
     Raises:
         DataError: an element has no energy, or the setting cannot be carried out.
     """
+    percentiles = None
+    if isinstance(e0, Trimmed):
+        e0, percentiles = e0
     if isinstance(e0, (str, Path)) and str(e0) not in ("auto", "isolated", "least_squares"):
         e0 = _read(Path(e0))
     if isinstance(e0, Mapping):
-        return _given(e0, elements, heads)
+        return _given(e0, compositions, elements, heads, where, percentiles)
     if isinstance(e0, Dataset):
         _, free = separate_isolated(e0)
         return _from_atoms(free, elements, heads, e0.name)
     if e0 == "isolated" or (e0 == "auto" and len(isolated)):
         return _from_atoms(isolated, elements, heads, where)
-    return least_squares(compositions, elements, heads, where)
+    return least_squares(compositions, elements, heads, where, percentiles)
 
 
-def _read(path: Path) -> Mapping[str, float] | Dataset:
-    if path.suffix.lower() != ".json":
-        return open_dataset(path)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read ({error})", str(path), "write JSON: {'H': -13.6} with double quotes") from None
-    if not isinstance(found, dict):
-        raise DataError("holds no mapping of elements to energies", str(path), 'write {"H": -13.6}')
-    return found
+def _read(path: Path) -> Mapping[str, Any] | Dataset:
+    return read_energies(path) if is_energy_file(path) else open_dataset(path)
 
 
-def _given(e0: Mapping[str, Any], elements: Sequence[int], heads: Sequence[str]) -> References:
+def _given(
+    e0: Mapping[str, Any], compositions: Compositions, elements: Sequence[int], heads: Sequence[str], where: str,
+    percentiles: Percentiles | None,
+) -> References:  # fmt: skip
+    """Take the values as they are; those that say `fit` are fitted to what the others leave."""
     tables: Mapping[str, Any] = e0 if any(isinstance(v, Mapping) for v in e0.values()) else dict.fromkeys(heads, e0)
     unknown = sorted(set(tables) - set(heads))
     if unknown:
         raise DataError(f"data.e0 names head {unknown[0]!r}", "data.e0", "heads: " + ", ".join(heads))
     energies: Energies = {}
-    for head in heads:
+    notes: list[str] = []
+    for index, head in enumerate(heads):
         table = tables.get(head, {})
         try:
-            values = {number(k): float(v) for k, v in table.items()} if isinstance(table, Mapping) else {}
+            items = table.items() if isinstance(table, Mapping) else ()
+            values = {number(k): float(v) for k, v in items if v != FIT}
+            open_ones = sorted({number(k) for k, v in items if v == FIT} & set(elements))
         except (TypeError, ValueError, ForgeError) as error:
             raise DataError(str(error), "data.e0", "write values such as {H: -13.6}, in eV") from None
         if not np.isfinite(list(values.values())).all():
             raise DataError("an energy is NaN or infinite", "data.e0", "give finite values in eV")
+        if open_ones:
+            firm = [k for k, z in enumerate(elements) if z in values]
+            rows = compositions.heads == index
+            counts = compositions.counts[rows]
+            rest = compositions.energies[rows] - counts[:, firm] @ np.array([values[elements[k]] for k in firm])
+            columns = [list(elements).index(z) for z in open_ones]
+            fitted, said = _fit(counts[:, columns], rest, open_ones, percentiles, head, heads, where)
+            values, notes = values | fitted, [*notes, *said]
         energies[head] = values
-    return References(_complete(energies, elements, "data.e0"), "given")
+    return References(_complete(energies, elements, "data.e0"), "given", tuple(notes))
 
 
 def _from_atoms(isolated: Dataset, elements: Sequence[int], heads: Sequence[str], where: str) -> References:
@@ -106,11 +129,21 @@ def _from_atoms(isolated: Dataset, elements: Sequence[int], heads: Sequence[str]
     return References(_complete(found, elements, where), "isolated atoms", notes)
 
 
-def least_squares(compositions: Compositions, elements: Sequence[int], heads: Sequence[str], where: str) -> References:
+def least_squares(
+    compositions: Compositions, elements: Sequence[int], heads: Sequence[str], where: str,
+    percentiles: Percentiles | None = None,
+) -> References:  # fmt: skip
     """Fit E = sum over atoms of e0[element] to the training energies, per head, in float64.
 
     Where compositions do not determine each element (for example one molecule only), the solution of smallest norm
     is taken, and a note says so.
+
+    Args:
+        compositions: training structures.
+        elements: columns of the compositions.
+        heads: each gets its own energies.
+        where: the data, for messages.
+        percentiles: of the residuals; structures outside are left out of a second fit.
 
     Raises:
         DataError: a head has no energies, or lacks an element.
@@ -120,26 +153,43 @@ def least_squares(compositions: Compositions, elements: Sequence[int], heads: Se
     for index, head in enumerate(heads):
         rows = compositions.heads == index
         counts, targets = compositions.counts[rows], compositions.energies[rows]
-        if not len(targets):
-            raise DataError(
-                f"no energies to fit reference energies to{_of(head, heads)}",
-                where,
-                "give data.e0, or check energy_key",
-            )
         there = np.flatnonzero(counts.any(axis=0)).tolist()
-        fitted, _, rank, _ = np.linalg.lstsq(counts[:, there].astype(np.float64), targets, rcond=None)
-        energies[head] = {elements[k]: float(v) for k, v in zip(there, fitted, strict=True)}
-        if rank < len(there):
-            notes.append(_rank_note(int(rank), [elements[k] for k in there], head, heads))
+        present = [elements[k] for k in there]
+        energies[head], said = _fit(counts[:, there], targets, present, percentiles, head, heads, where)
+        notes += said
     return References(_complete(energies, elements, where), "least squares", tuple(notes))
 
 
-def _rank_note(rank: int, elements: Sequence[int], head: str, heads: Sequence[str]) -> str:
+def _fit(
+    counts: np.ndarray, targets: np.ndarray, elements: Sequence[int], percentiles: Percentiles | None, head: str,
+    heads: Sequence[str], where: str,
+) -> tuple[dict[int, float], list[str]]:  # fmt: skip
+    """Fit one head; returns its energies, and what the user should know."""
+    if not len(targets):
+        raise DataError(
+            f"no energies to fit reference energies to{_of(head, heads)}",
+            where,
+            "give data.e0, or check energy_key",
+        )
+    fit, notes = fit_energies(counts, targets, percentiles), []
+    if percentiles is not None:
+        left_out = int((~fit.used).sum())
+        notes.append(
+            f"reference energies{_of(head, heads)}: fitted without {left_out} of {len(targets)} structures, whose "
+            f"residuals lie outside of the percentiles {percentiles[0]:g} and {percentiles[1]:g}"
+        )
+    if fit.rank < len(elements):
+        notes.append(_rank_note(fit, elements, head, heads))
+    return {z: float(v) for z, v in zip(elements, fit.values, strict=True)}, notes
+
+
+def _rank_note(fit: Fit, elements: Sequence[int], head: str, heads: Sequence[str]) -> str:
     return (
-        f"reference energies by least squares{_of(head, heads)}: the training compositions determine only {rank} of "
-        f"{len(elements)} ({_names(elements)}), so the solution of smallest norm is used. Sums over these "
+        f"reference energies by least squares{_of(head, heads)}: the training compositions determine only "
+        f"{fit.rank} of {len(elements)} ({_names(elements)}), so the solution of smallest norm is used: "
+        f"{explain_ties(fit.tied, elements)}. Sums over these "
         "compositions are right, single values mean nothing: do not use the model for other compositions, or give "
-        "data.e0 (isolated atoms)"
+        "data.e0 (isolated atoms; or some values, the rest as {H: -13.6, O: fit})"
     )
 
 

@@ -49,6 +49,15 @@ class SampleCache:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def atoms(self) -> np.ndarray:
+        """Return the number of atoms of every structure, (n,)."""
+        kept = self._kept
+        return np.array([len(kept[k].structure if k in kept else self.dataset[k]) for k in range(len(self.dataset))])
+
+    def edges(self) -> np.ndarray:
+        """Return the number of directed edges of every structure, (n,); their pairs are kept while there is room."""
+        return np.array([2 * len(self.get(k).pairs.first) for k in range(len(self.dataset))])
+
     def get(self, index: int) -> Sample:
         """Return the structure at this place and its pairs."""
         kept = self._kept.get(index)

@@ -4,34 +4,45 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from forgefield.core.errors import DataError
 from forgefield.data.dataset import Dataset
 from forgefield.data.settings import Sampling
+from forgefield.data.split import read_part
+
+PartName = Literal["train", "val", "test"]
 
 
-def select(dataset: Dataset, sampling: Sampling) -> Dataset:
+def select(dataset: Dataset, sampling: Sampling, part: PartName = "train") -> Dataset:
     """Return the part that the settings ask for.
+
+    Args:
+        dataset: all structures.
+        sampling: the settings.
+        part: which list of a saved split is meant, where `indices_path` is one.
 
     Raises:
         DataError: the index file is wrong or names a frame that is not there.
     """
     places = np.arange(len(dataset))
     if sampling.indices_path is not None:
-        places = np.asarray(read_indices(sampling.indices_path), dtype=np.int64)
+        places = np.asarray(read_indices(sampling.indices_path, part), dtype=np.int64)
     if sampling.shuffle:
         places = np.random.default_rng(sampling.seed).permutation(places)
     return dataset.subset(places[: sampling.max_samples])
 
 
-def read_indices(path: Path) -> list[int]:
-    """Read a JSON list of frame numbers, counted from 0.
+def read_indices(path: Path, part: PartName = "train") -> list[int]:
+    """Read a JSON list of frame numbers, counted from 0, or one part of a saved split.
 
     Raises:
         DataError: the file is missing, is no such list, or names a frame twice.
     """
+    if (listed := read_part(path, part)) is not None:
+        return check_indices(listed, str(path))
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -13,16 +13,18 @@ from forgefield.core.errors import ForgeError
 from forgefield.core.settings import Settings
 from forgefield.data.reading import Reading
 from forgefield.data.sources import Sources
+from forgefield.data.split_settings import SplitSettings, as_split
 
 E0_WORDS = ("auto", "isolated", "least_squares")
 PATH_KEYS = (
-    *("train", "val", "test", "lmdb", "indices_path", "e0"),
+    *("train", "val", "test", "lmdb", "indices_path", "e0", "split"),
     *("train_indices.indices_path", "val_indices.indices_path", "test_indices.indices_path"),
 )
 """Keys below `data:` that hold paths; a relative one means relative to the file it stands in."""
 
 
-Energies = dict[str, float]
+Percent = Annotated[float, Field(ge=0.0, le=100.0)]
+Energies = dict[str, float | Literal["fit"]]
 
 
 class Sampling(Settings):
@@ -77,12 +79,57 @@ class DataSettings(Reading):
         description="Part of the training data kept for validation when `val` is not given.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of that split.")
+    split: SplitSettings | Path = Field(
+        default=SplitSettings(),
+        validate_default=False,
+        description="How that part is chosen: auto (trajectories in blocks or whole, all else at random), random, "
+        "blocks, a block {method: groups, by: composition}, or a file that `forgefield data split` or an earlier run "
+        "wrote (split.json).",
+    )
+    sampling: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] | None = Field(
+        default=None,
+        description="How often the sources of `train` are drawn: balanced (each source equally often), or a weight for "
+        "each by name (fidelity, file name or path): {dft: 2, cheap: 1} makes two of three draws come from dft. "
+        "null: every structure once per epoch. Batches hold the shares as evenly as they can.",
+    )
+    draws_per_epoch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Structures drawn in an epoch; null: as many as there are. Without `sampling` an epoch is then a "
+        "part of the data, or several passes, and goes on where the last one ended.",
+    )
+    replacement: bool = Field(
+        default=False,
+        description="Draw with replacement: each draw is independent, and some structures of an epoch come twice. "
+        "false: none of a source comes again before all others of it have come, across epochs.",
+    )
     e0: Literal["auto", "isolated", "least_squares"] | Energies | dict[str, Energies] | Path = Field(
         default="auto",
         description="Energy of each isolated atom. isolated: from frames of one atom in the training data; "
         "least_squares: fitted to the training energies; auto: isolated if there are such frames, else least_squares; "
-        "or values in eV, {H: -13.6, O: -2042}, also per head; or a file: JSON of such values, or frames of one atom.",
+        "or values in eV, {H: -13.6, O: -2042}, also per head, where {H: -13.6, O: fit} fits the rest; "
+        "or a file: YAML or JSON of such values (`forgefield data sae`), or frames of one atom.",
     )
+    e0_percentiles: tuple[Percent, Percent] | None = Field(
+        default=None,
+        description="Leave the structures whose residuals lie outside of these percentiles out of a second least "
+        "squares fit of e0: [2, 98] keeps outliers away. null: all structures count.",
+    )
+
+    @field_validator("e0_percentiles")
+    @classmethod
+    def _trims_a_fit(cls, value: tuple[float, float] | None, info: Any) -> tuple[float, float] | None:
+        e0 = info.data.get("e0")
+        if value is not None and value[0] >= value[1]:
+            raise ValueError("the first must be below the second: [2, 98]")
+        if value is not None and (e0 == "isolated" or (isinstance(e0, dict) and "fit" not in str(e0))):
+            raise ValueError("has an effect where energies are fitted only (e0: least_squares or auto); remove it")
+        return value
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _word_or_file(cls, value: Any) -> Any:
+        return as_split(value)
 
     @field_validator("e0", mode="before")
     @classmethod

@@ -29,6 +29,12 @@ class Source(Reading):
     )
     head: str | None = Field(default=None, description="Model head that all its frames train.")
     weight: float = Field(default=1.0, ge=0.0, description="Factor on the weight of its frames in the loss.")
+    sampling_weight: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="How often its frames are drawn, relative to the other sources: the share of all draws is this by "
+        "the sum of all; a source that gives none counts 1. Only for training data; it leaves the loss alone.",
+    )
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from forgefield.core.errors import DataError
-from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
-from forgefield.data.isolated import head_of, separate_isolated
+from forgefield.data.gathering import Gathered, Neighbours, degrees, gather
 from forgefield.data.reference import E0, Compositions, settle_references
 from forgefield.graph.pairs import find_pairs
 
@@ -73,17 +72,6 @@ class Statistics:
             raise DataError(f"no statistics of a data set ({error})", fix="measure again, by training anew") from None
 
 
-class _Rows(NamedTuple):
-    """What one pass over the structures collects, one entry per structure."""
-
-    counts: np.ndarray  # (S, n_elements)
-    energies: np.ndarray  # (S,), NaN without energy
-    heads: np.ndarray  # (S,)
-    force_squares: np.ndarray  # (S,), sum over components
-    force_counts: np.ndarray  # (S,), components
-    degrees: np.ndarray  # (n_atoms of all,), neighbours of each atom
-
-
 def measure(train: Dataset, cutoff: float, e0: E0 = "auto", heads: Sequence[str] = ("default",)) -> Statistics:
     """Measure the training split.
 
@@ -99,12 +87,12 @@ def measure(train: Dataset, cutoff: float, e0: E0 = "auto", heads: Sequence[str]
     Raises:
         DataError: nothing to train on, an element without E0, or no atom with a neighbour.
     """
-    rest, isolated = separate_isolated(train)
+    rows = gather(train, cutoff, heads)
+    rest, isolated = train.subset(rows.rest), train.subset(rows.isolated)
     if len(rest) == 0:
         raise DataError("no structures to train on", train.name, "the data hold frames of one free atom only")
-    elements = rest.elements()
-    rows = _collect(rest, cutoff, elements, heads)
-    _check_neighbours(rows.degrees, rest, cutoff)
+    elements = rows.elements
+    _check_neighbours(rows.neighbours, rest, cutoff)
     labelled = ~np.isnan(rows.energies)
     compositions = Compositions(rows.counts[labelled], rows.energies[labelled], rows.heads[labelled])
     references = settle_references(e0, isolated, compositions, elements, heads, train.name)
@@ -121,47 +109,19 @@ def measure(train: Dataset, cutoff: float, e0: E0 = "auto", heads: Sequence[str]
         elements=elements,
         reference_energies=references.energies,
         reference_source=references.source,
-        avg_num_neighbors=float(rows.degrees[rows.degrees > 0].mean()),
-        max_num_neighbors=int(rows.degrees.max()),
+        avg_num_neighbors=rows.neighbours.mean,
+        max_num_neighbors=rows.neighbours.most,
         **_moments(rows, per_atom, np.ones(len(rest), dtype=bool)),
         by_head=by_head,
         n_structures=len(rest),
-        n_atoms=len(rows.degrees),
+        n_atoms=rows.neighbours.atoms,
         n_isolated=len(isolated),
         cutoff=float(cutoff),
         notes=notes,
     )
 
 
-def _collect(dataset: Dataset, cutoff: float, elements: Sequence[int], heads: Sequence[str]) -> _Rows:
-    columns = np.array(elements)
-    counts, energies, head_indices, squares, components, degrees = [], [], [], [], [], []
-    for structure in dataset:
-        counts.append(np.bincount(np.searchsorted(columns, structure.numbers), minlength=len(columns)))
-        energies.append(float(structure.labels.get("energy", np.nan)))
-        head_indices.append(list(heads).index(head_of(structure, heads)))
-        forces = structure.labels.get("forces", np.zeros((0, 3)))
-        squares.append(float((forces**2).sum()))
-        components.append(forces.size)
-        degrees.append(_degrees(structure, cutoff))
-    return _Rows(
-        np.array(counts),
-        np.array(energies),
-        np.array(head_indices),
-        np.array(squares),
-        np.array(components),
-        np.concatenate(degrees),
-    )
-
-
-def _degrees(structure: Structure, cutoff: float) -> np.ndarray:
-    """Neighbours of each atom, periodic images included, (N,)."""
-    pairs = find_pairs(structure, cutoff)
-    ends = np.concatenate([pairs.first, pairs.second]).astype(np.int64)
-    return np.bincount(ends, minlength=len(structure))
-
-
-def _moments(rows: _Rows, per_atom: np.ndarray, which: np.ndarray) -> dict[str, float | None]:
+def _moments(rows: Gathered, per_atom: np.ndarray, which: np.ndarray) -> dict[str, float | None]:
     values = per_atom[which & ~np.isnan(per_atom)]
     components = int(rows.force_counts[which].sum())
     rms = float(np.sqrt(rows.force_squares[which].sum() / components)) if components else None
@@ -172,8 +132,8 @@ def _moments(rows: _Rows, per_atom: np.ndarray, which: np.ndarray) -> dict[str, 
     }
 
 
-def _check_neighbours(degrees: np.ndarray, dataset: Dataset, cutoff: float) -> None:
-    if not degrees.any():
+def _check_neighbours(neighbours: Neighbours, dataset: Dataset, cutoff: float) -> None:
+    if not neighbours.with_any:
         nearest = nearest_distance(dataset)
         hint = f"; the nearest atoms are {nearest:.2f} Å apart" if nearest is not None else ""
         raise DataError(
@@ -185,7 +145,7 @@ def _check_neighbours(degrees: np.ndarray, dataset: Dataset, cutoff: float) -> N
 
 def _check_free(isolated: Dataset, cutoff: float) -> None:
     for structure in isolated:
-        if _degrees(structure, cutoff).any():
+        if degrees(structure, cutoff).any():
             raise DataError(
                 f"is called an isolated atom but its periodic images are within {cutoff} Å",
                 structure.origin,

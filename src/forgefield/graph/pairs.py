@@ -38,6 +38,8 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
 
 def _closed_cell(structure: Structure) -> np.ndarray:
     """Cell whose non-periodic rows are unit vectors orthogonal to the others (never zero)."""
+    if not structure.pbc.any():
+        return np.eye(3)
     cell = structure.cell.copy()
     if structure.pbc.all():
         return cell

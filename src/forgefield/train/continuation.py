@@ -20,6 +20,8 @@ CONTENTS = "data.contents"
 ALL = "all"
 _MODEL = ("model", "backend", "dtype", "model_json", "data.e0", "train.head_key", "train.freeze")
 """Keys that make the model what it is: never accepted, since the weights of the checkpoint belong to them."""
+BATCHING = {f"train.{name}" for name in ("batch_size", "max_atoms", "max_edges", "same_size", "oversize")}
+"""Keys that decide how an epoch is divided into batches."""
 _DATA_FIX = f"use the same data to resume, or accept the change: --accept {CONTENTS}"
 
 
@@ -121,7 +123,7 @@ def check_stamp(stored: Mapping[str, Any], own: Mapping[str, Any], where: str, a
     if stored["config"] != own["config"] and CONTENTS not in found:
         fix = "restore it, or start a new run with task: finetune"
         raise ConfigError("the configuration of the model is not that of the checkpoint", where, fix)
-    explained = {CONTENTS, "train.batch_size", "train.drop_last"} & found
+    explained = {CONTENTS, *BATCHING, "train.drop_last"} & found
     if stored["batches_per_epoch"] != own["batches_per_epoch"] and not explained:
         counts = f"an epoch has {own['batches_per_epoch']} batches, the checkpoint's had {stored['batches_per_epoch']}"
         raise DataError(counts, where, "use the same data to resume")
@@ -165,8 +167,10 @@ def settle(progress: Progress, found: Collection[str], stored: Mapping[str, Any]
     if progress.batch and CONTENTS in found:
         progress.batch = 0
         told.append(f"resume: epoch {progress.epoch + 1} begins anew, with the other data")
-    elif progress.batch and "train.batch_size" in found:
+    elif progress.batch and (moved := BATCHING.intersection(found)):
         old, new = stored["settings"]["batch_size"], own.settings.batch_size
+        if moved != {"train.batch_size"} or old is None or new is None:
+            old, new = own.batches_per_epoch, stored["batches_per_epoch"]
         progress.batch = math.ceil(progress.batch * old / new)
         told.append(f"resume: epoch {progress.epoch + 1} goes on at batch {progress.batch + 1} of the other size")
     usable = own.batches_per_epoch

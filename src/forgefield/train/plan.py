@@ -17,9 +17,9 @@ def usable_batches(n_batches: int, settings: TrainSettings) -> int:
     usable = n_batches - n_batches % settings.accum_steps if settings.drop_last else n_batches
     if usable == 0:
         raise ConfigError(
-            f"an epoch has {n_batches} batches of {settings.batch_size} structures, too few for one update",
+            f"an epoch has {n_batches} batches of {settings.limits.describe()}, too few for one update",
             "train.batch_size",
-            "lower batch_size or accum_steps, or set drop_last: false",
+            "use smaller batches or lower accum_steps, or set drop_last: false",
         )
     return usable
 

@@ -60,7 +60,7 @@ def make_plan(loader: Loader, sizes: Sizes, settings: TrainSettings, epochs: int
     everything = [update for epoch in planned for update in epoch]
     per_update = min(batches_per_update(len(loader), settings), MOST_PER_UPDATE)
     budget = MOST_STEPS // per_update
-    n_probes = _PROBES if budget >= 2 * _FEW else 1 if budget >= _FEW else 0
+    n_probes = 0 if not loader.limits.plain else _PROBES if budget >= 2 * _FEW else 1 if budget >= _FEW else 0
     by_edges = sorted(everything, key=lambda update: total([b.size for b in update]).edges)
     first = [_trial("first", by_edges[k], per_update) for k in (0, len(by_edges) // 2)]
     largest = [Trial("largest", _around(update, batch, per_update)) for update, batch in _largest(everything)]
@@ -103,7 +103,7 @@ def _spread(n: int, count: int) -> list[int]:
 
 def _probes(typical: np.ndarray, loader: Loader, count: int) -> list[Trial]:
     """Return single batches of about half and twice (else twice and four times) the size of a typical one."""
-    size = loader.batch_size
+    size = loader.limits.structures or len(typical)
     wanted = [size // 2, 2 * size] if size > 1 else [2, 4]
     n = len(loader.dataset)
     others = np.setdiff1d(np.arange(n), typical)

@@ -13,7 +13,7 @@ import torch
 from forgefield.app.forecast.choice import Plan
 from forgefield.app.forecast.cost import Cost, fit_cost, work_of
 from forgefield.app.forecast.memory import Memory, Observed, Sets, peak_of
-from forgefield.app.forecast.proposal import Proposal, propose
+from forgefield.app.forecast.proposal import Proposal, kept, propose
 from forgefield.app.forecast.trial import Rehearsal
 from forgefield.app.run import RunConfig
 from forgefield.data.sizes import total
@@ -24,7 +24,7 @@ from forgefield.train.state import TrainState
 # Bytes of records: a validation in history.jsonl, .csv and TensorBoard; more for each head and element in the breakdown
 # of it; all else that is small; report.html.
 _ROW, _PART, _RECORDS, _REPORT = 4_000, 1_500, 30_000, 100_000
-_STATE_JSON = 20_000
+_STATE_JSON = 22_000  # state.json, which holds every setting, and manifest.json
 _TRACE = 100_000  # code of a TorchScript file
 
 
@@ -83,9 +83,9 @@ class Disk:
 
 @dataclass(frozen=True)
 class Batches:
-    """Mean and largest batch: structures as asked, atoms and directed edges."""
+    """Mean and largest batch: its limits as asked, atoms and directed edges."""
 
-    structures: int
+    asked: str
     atoms: float
     atoms_most: int
     edges: float
@@ -119,7 +119,7 @@ def look_ahead(
     memory = peak_of(config, plan, rehearsal, sets, seen)
     sizes = [batch.size for batch in plan.batches]
     batches = Batches(
-        config.train.batch_size,
+        config.train.limits.describe(),
         float(np.mean([s.atoms for s in sizes])),
         max(s.atoms for s in sizes),
         float(np.mean([s.edges for s in sizes])),
@@ -226,7 +226,11 @@ def _proposal(config: RunConfig, rehearsal: Rehearsal, sets: Sets, memory: Memor
     steps = [step for step in rehearsal.steps if step.kind in ("typical", "probe")] or rehearsal.steps
     largest = max((s for s in rehearsal.steps if s.kind != "probe"), key=lambda s: max(z.atoms for z in s.sizes))
     ratio = max(0, largest.peak - memory.before) / max(size.atoms for size in largest.sizes)
-    return propose(steps, config.train.batch_size, mean, lambda atoms: memory.before + ratio * atoms, memory.limit, n)
+    if config.train.batch_size is None or not config.train.limits.plain:
+        sizes = [size for step in rehearsal.steps if step.kind == "typical" for size in step.sizes]
+        return kept(sizes or [largest.sizes[0]], config.train.limits.describe())
+    now = config.train.batch_size
+    return propose(steps, now, mean, lambda atoms: memory.before + ratio * atoms, memory.limit, n)
 
 
 def _plain(step: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from forgefield.app.forecast.cost import fit_cost, work_of
 from forgefield.app.forecast.trial import Step
+from forgefield.data.sizes import BatchSize
 
 SHARE = 0.7  # of the memory that a proposal may fill
 ENOUGH, KEPT = 0.9, 0.8  # of the best speed: good enough to propose, good enough to keep
@@ -82,6 +83,13 @@ def propose(
         peak = memory(atoms)
         found.append(Candidate(size, atoms, speed, peak, size in done, limit is None or peak <= SHARE * limit))
     return _chosen(found, now)
+
+
+def kept(sizes: Sequence[BatchSize], limits: str) -> Proposal:
+    """Return that batches which are limited otherwise than by their number of structures stay as they are."""
+    structures = round(sum(size.structures for size in sizes) / len(sizes))
+    atoms = sum(size.atoms for size in sizes) / len(sizes)
+    return Proposal(structures, atoms, structures, f"batches of {limits} are what was asked for", ())
 
 
 def _by_size(steps: Sequence[Step]) -> list[list[Step]]:

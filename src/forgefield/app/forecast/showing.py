@@ -18,7 +18,7 @@ def findings(forecast: Forecast) -> list[Finding]:
     weights = f"{forecast.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else "")
     per_atom = significant(b.edges / b.atoms)
     size = (
-        f"{b.structures} structures: {b.atoms:,.0f} atoms and {b.edges:,.0f} edges on average, at most "
+        f"{b.asked}: {b.atoms:,.0f} atoms and {b.edges:,.0f} edges on average, at most "
         f"{b.atoms_most:,} and {b.edges_most:,}; {per_atom} edges per atom"
     )
     return [

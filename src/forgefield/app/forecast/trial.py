@@ -84,7 +84,8 @@ class Rehearsal:
                 update = [next(batches) for _ in trial.places]
                 take_update(self.state, update, self.losses, max_grad_norm=self.max_grad_norm)
             except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-                raise self._too_large(len(trial.places[0]), len(trial.places[0]) // 2) from error
+                largest = max((self.sizes.of(places) for places in trial.places), key=lambda size: size.slots)
+                raise self._too_large(largest, 0.5) from error
             end = self.gauge.now()
             sizes = tuple(self.sizes.of(places) for places in trial.places)
             wall, cpu = end.wall - start.wall, end.cpu - start.cpu
@@ -111,12 +112,18 @@ class Rehearsal:
             return _CAUTION * needed < limit
         if needed > limit:
             share = max(0.0, limit - self.before) / max(1.0, needed - self.before)
-            raise self._too_large(largest.structures, int(largest.structures * share))
+            raise self._too_large(largest, share)
         return True
 
-    def _too_large(self, count: int, fitting: int) -> DeviceError:
+    def _too_large(self, size: BatchSize, share: float) -> DeviceError:
+        """Return the complaint, and the setting with which a batch of this share of the size would be made."""
+        limits, count, key = self.loader.limits, size.structures, "batch_size"
         what = f"a batch of {count} structures does not fit into the memory of {self.gauge.device}"
-        return DeviceError(what, "train.batch_size", f"try {max(1, fitting)}, or a smaller model")
+        if limits.edges is not None:
+            count, key = size.edges, "max_edges"
+        elif limits.atoms is not None:
+            count, key = size.atoms, "max_atoms"
+        return DeviceError(what, f"train.{key}", f"try {max(1, int(count * share))}, or a smaller model")
 
 
 def largest_batches(places: Sequence[np.ndarray], sizes: Sizes, count: int) -> np.ndarray:

@@ -86,11 +86,11 @@ def _heads(contents: Contents, start: dict[str, Any]) -> str:
 
 
 def _replay(found: dict[str, Any]) -> str:
-    low, high = found["old_per_batch"]
+    low, high = found["old_per_batch"] or (None, None)
     rows = [
         ["in an epoch", f"{found['old_per_epoch']} old, {found['new_per_epoch']} new ({100 * found['share']:.1f} %)"],
         ["to draw from", f"{found['old_in_all']} old structures"],
-        ["in a batch", f"{low} to {high} of {found['batch_size']} are old"],
+        *([] if low is None else [["in a batch", f"{low} to {high} of {found['batch_size']} are old"]]),
         ["weight in the loss", f"{found['weight']:g}"],
         ["validation", f"{found['val']} old structures"],
     ]

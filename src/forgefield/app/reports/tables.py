@@ -189,6 +189,8 @@ def training_facts(contents: Contents) -> str:
     shown = [
         "epochs",
         "batch_size",
+        "max_atoms",
+        "max_edges",
         "optimizer",
         "lr",
         "weight_decay",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 
 from forgefield.core.settings import Settings
+from forgefield.data.batching import Limits, Oversize
 
 
 class TransformSettings(Settings):
@@ -42,7 +43,32 @@ class OrderKeys(Settings):
     )
     transform: TransformSettings = Field(default_factory=TransformSettings, description="Transformation of the labels.")
     epochs: int = Field(100, ge=1, description="Passes over the training structures.")
-    batch_size: int = Field(10, ge=1, description="Structures per batch.")
+    batch_size: int | None = Field(
+        10,
+        ge=1,
+        description="Structures per batch; null where max_atoms or max_edges decides alone. Left out beside them it is "
+        "null; given beside them it is a limit too.",
+    )
+    max_atoms: int | None = Field(
+        None,
+        ge=1,
+        description="Most atoms in a batch: structures are packed evenly into as few batches as the limits allow, "
+        "anew for each epoch; every epoch has the same number of batches. null = no limit.",
+    )
+    max_edges: int | None = Field(
+        None,
+        ge=1,
+        description="Most edges (directed neighbour pairs within the cutoff) in a batch, packed as for max_atoms; "
+        "memory and time follow the edges most closely. null = no limit.",
+    )
+    same_size: bool = Field(
+        False, description="Put only structures with the same number of atoms into a batch; batch_size is the most."
+    )
+    oversize: Oversize = Field(
+        "refuse",
+        description="A structure that exceeds max_atoms or max_edges by itself: refuse (one message with its index), "
+        "or alone (it makes a batch of its own).",
+    )
     num_workers: int = Field(0, ge=0, description="Threads that prepare batches ahead; 0 = none.")
     seed: int = Field(0, ge=0, description="Fixes initial weights, order of the structures and everything random.")
     cycle_steps: int = Field(
@@ -66,6 +92,32 @@ class OrderKeys(Settings):
         if isinstance(data, dict) and data.get("cycle_steps") and "drop_last" not in data:
             return {**data, "drop_last": True}
         return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _budget_instead(cls, data: Any) -> Any:
+        """A budget of atoms or edges takes the place of the usual number of structures."""
+        if isinstance(data, dict) and (data.get("max_atoms") or data.get("max_edges")) and "batch_size" not in data:
+            return {**data, "batch_size": None}
+        return data
+
+    @model_validator(mode="after")
+    def _something_limits(self) -> Self:
+        if self.batch_size is None and self.max_atoms is None and self.max_edges is None:
+            raise ValueError("batch_size: null needs max_atoms or max_edges, which then limit the batches")
+        return self
+
+    @field_validator("oversize")
+    @classmethod
+    def _has_a_budget(cls, value: Oversize, info: ValidationInfo) -> Oversize:
+        if value == "alone" and info.data.get("max_atoms") is None and info.data.get("max_edges") is None:
+            raise ValueError("alone has an effect with max_atoms or max_edges only; remove it")
+        return value
+
+    @property
+    def limits(self) -> Limits:
+        """What no batch may exceed."""
+        return Limits(self.batch_size, self.max_atoms, self.max_edges, self.same_size, self.oversize)
 
     @field_validator("drop_last")
     @classmethod

@@ -22,6 +22,7 @@ from forgefield.core.errors import DataError, ModelError
 from forgefield.core.structure import Structure
 from forgefield.data.checks import check_elements, check_fixed, check_labels, check_tags
 from forgefield.data.dataset import Dataset
+from forgefield.data.drawing import WeightedDraws
 from forgefield.data.isolated import separate_isolated
 from forgefield.data.parts import PartName, TrainingData, open_part, open_training
 from forgefield.data.reader import Frames
@@ -68,12 +69,22 @@ def load_training_data(run: Run) -> TrainingData:
         data = checked_training_data(run.config)
         if data.val is None:
             run.say("note: there are no validation data; the best epoch is chosen on the training data")
+    if data.split is not None and data.split.note:
+        run.say(f"note: {data.split.note}")
     n_val = 0 if data.val is None else len(data.val)
     names = " ".join(symbol(z) for z in data.train.elements())
     run.say(f"data: {len(data.train)} structures to train on, {n_val} to validate on; elements: {names}")
     if data.replay is not None:
         run.say(describe_replay(data.replay, run.config))
+    elif data.draws is not None:
+        run.say(describe_draws(data.draws, run.config.data))
     return data
+
+
+def describe_draws(draws: WeightedDraws, settings: DataSettings) -> str:
+    """Return how the training structures are drawn, in one line."""
+    names = ["the training structures"] if len(draws.sources) == 1 else [str(Path(s).name) for s in settings.train]
+    return f"sampling: {draws.describe(names)}"
 
 
 def checked_training_data(config: RunConfig) -> TrainingData:
@@ -89,6 +100,8 @@ def checked_training_data(config: RunConfig) -> TrainingData:
     if data.val is not None:
         check_labels(data.val, needed, some=some)
         check_elements(data.val, data.train.elements())
+    if data.draws is not None:
+        data = data._replace(draws=dataclasses.replace(data.draws, seed=config.train.seed))
     return data._replace(replay=open_replay(config, len(data.train), len(data.val or data.train), needed))
 
 
@@ -258,6 +271,8 @@ def _split_record(data: TrainingData, settings: DataSettings) -> dict[str, Any]:
     """Return sizes and origin of the split."""
     sizes = {"train": len(data.train), "val": 0 if data.val is None else len(data.val)}
     if data.split is not None:
-        how = f"{100 * settings.val_fraction:g} % of the training data, drawn with seed {settings.split_seed}"
-        return {**sizes, "hash": data.split.hash, "how": how}
+        how = f"{100 * data.split.fraction:.3g} % of the training data, drawn with seed {data.split.seed}"
+        how = how if data.split.method == "random" else f"{how}, {data.split.method}"
+        more = {name: len(getattr(data.split, name)) for name in ("test", "left_out")}
+        return {**sizes, **{k: v for k, v in more.items() if v}, "hash": data.split.hash, "how": how}
     return {**sizes, "hash": "", "how": "data.val" if settings.val else "no validation data"}

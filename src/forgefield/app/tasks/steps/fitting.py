@@ -12,9 +12,9 @@ from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import fingerprint
 from forgefield.app.tasks.steps.run import Run
 from forgefield.app.tasks.steps.sameness import described
+from forgefield.data.batching import Limits
 from forgefield.data.dataset import Dataset
-from forgefield.data.loader import Loader, make_loader
-from forgefield.data.mixing import Mixture
+from forgefield.data.loader import Draws, Loader, make_loader
 from forgefield.data.parts import TrainingData
 from forgefield.models.potential import Potential
 from forgefield.train.loop import FitResult, fit
@@ -82,13 +82,13 @@ def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: boo
     return result
 
 
-def training_loader(run: Ordered, potential: Potential, dataset: Dataset, mixture: Mixture | None = None) -> Loader:
-    """Return the batches that are trained on; a mixture draws them from old and new structures."""
+def training_loader(run: Ordered, potential: Potential, dataset: Dataset, mixture: Draws | None = None) -> Loader:
+    """Return the batches that are trained on; a mixture draws them from several sources."""
     train = run.config.train
     return make_loader(
         dataset,
         potential.needs,
-        batch_size=train.batch_size,
+        limits=train.limits,
         heads=potential.heads,
         dtype=potential.dtype,
         device=run.device,
@@ -101,11 +101,13 @@ def training_loader(run: Ordered, potential: Potential, dataset: Dataset, mixtur
 
 
 def checking_loader(run: Ordered, potential: Potential, dataset: Dataset) -> Loader:
-    """Return the batches of a set to evaluate, in its order."""
+    """Return the batches of a set to evaluate, in its order; what limits atoms or edges in training limits them too."""
+    train, size = run.config.train, run.config.data.unmeasured_batch
+    budget = run.config.data.batch_size == "auto" and (train.max_atoms or train.max_edges)
     return make_loader(
         dataset,
         potential.needs,
-        batch_size=run.config.data.unmeasured_batch,
+        limits=Limits(size, train.max_atoms, train.max_edges, oversize="alone") if budget else Limits(size),
         heads=potential.heads,
         dtype=potential.dtype,
         device=run.device,

@@ -53,9 +53,10 @@ def open_replay(config: RunConfig, n_train: int, n_val: int, needed: Collection[
 
 def count_replay(replay: Replay, config: RunConfig) -> dict[str, Any]:
     """Return what is mixed, counted over the batches of the first epoch, in plain values."""
-    mixture, size = replay.mixture, config.train.batch_size
+    mixture, limits = replay.mixture, config.train.limits
+    size = limits.structures if limits.plain else None
     order = mixture.order(0)
-    whole = [order[k : k + size] for k in range(0, len(order) - size + 1, size)] or [order]
+    whole = [] if size is None else [order[k : k + size] for k in range(0, len(order) - size + 1, size)] or [order]
     old = [int((batch >= mixture.n_new).sum()) for batch in whole]
     return {
         "new_per_epoch": mixture.n_new,
@@ -63,7 +64,7 @@ def count_replay(replay: Replay, config: RunConfig) -> dict[str, Any]:
         "old_in_all": mixture.n_old,
         "share": mixture.share,
         "weight": config.finetune.replay.weight,
-        "old_per_batch": [min(old), max(old)],
+        "old_per_batch": [min(old), max(old)] if old else None,
         "batch_size": size,
         "val": len(replay.val),
     }
@@ -72,12 +73,14 @@ def count_replay(replay: Replay, config: RunConfig) -> dict[str, Any]:
 def describe_replay(replay: Replay, config: RunConfig) -> str:
     """Return the same in one line."""
     found = count_replay(replay, config)
-    low, high = found["old_per_batch"]
-    of_batch = f"{low}" if low == high else f"{low} to {high}"
+    of_batch = ""
+    if found["old_per_batch"] is not None:
+        low, high = found["old_per_batch"]
+        of_batch = f"; {low if low == high else f'{low} to {high}'} of {found['batch_size']} in a batch"
     weight = "" if found["weight"] == 1.0 else f", their weights times {found['weight']:g}"
     return (
         f"replay: {found['old_per_epoch']} of {found['old_in_all']} old structures beside {found['new_per_epoch']} new "
-        f"ones in every epoch ({100 * found['share']:.1f} %; {of_batch} of {found['batch_size']} in a batch){weight}; "
+        f"ones in every epoch ({100 * found['share']:.1f} %{of_batch}){weight}; "
         f"{found['val']} to validate on"
     )
 
