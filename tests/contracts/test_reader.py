@@ -15,7 +15,8 @@ from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.core.units import factor
 from forgefield.data.dataset import Dataset, detect_format, open_dataset
-from forgefield.data.reader import LabelKeys, LabelUnits
+from forgefield.data.label_names import LabelKeys
+from forgefield.data.label_units import LabelUnits
 
 NAMES = Catalog("forgefield.data.readers").names()
 

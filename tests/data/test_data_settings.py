@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from forgefield.core.settings import Settings
-from forgefield.data.reader import LabelKeys, LabelUnits
+from forgefield.data.label_names import LabelKeys
+from forgefield.data.label_units import LabelUnits
 from forgefield.data.settings import PATH_KEYS, DataSettings, Sampling
 
 
@@ -23,9 +24,9 @@ def test_paths_may_be_one_or_many():
         assert DataSettings.model_validate({alias: "x"}).lmdb == (Path("x"),)
 
 
-def test_the_schema_for_editors_takes_one_path_or_a_list():
+def test_the_schema_for_editors_takes_a_path_a_mapping_or_a_list():
     schema = DataSettings.model_json_schema()["properties"]["train"]
-    assert {option["type"] for option in schema["anyOf"]} == {"string", "array"}
+    assert {option.get("type", "mapping") for option in schema["anyOf"]} == {"string", "mapping", "array"}
 
 
 def test_path_keys_are_those_that_hold_paths():
@@ -97,8 +98,12 @@ def test_keys_and_units_reach_the_reader():
         "length": "bohr",
         "forces": "eV/Ang",
         "stress": "GPa",
-        "dipole": "e*Ang",
+        "dipole": "auto",
+        "quadrupole": "auto",
+        "polarizability": "auto",
         "stress_sign": "vasp",
         "stress_quantity": "stress",
+        "energy_per": "auto",
+        "spin": "auto",
     }
     assert issubclass(DataSettings, Settings)

@@ -6,7 +6,8 @@ import pytest
 
 from forgefield.core.errors import DataError
 from forgefield.data.dataset import open_dataset
-from forgefield.data.reader import LabelKeys, LabelUnits
+from forgefield.data.label_names import LabelKeys
+from forgefield.data.label_units import LabelUnits
 
 CELL = 'Lattice="4 0 0 0 5 0 0 0 6"'
 FORCES = "Properties=species:S:1:pos:R:3:forces:R:3"

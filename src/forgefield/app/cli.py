@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from forgefield.app import data_cli
 from forgefield.app.commands import (
     check,
     evaluate,
@@ -55,6 +56,8 @@ for _name, _command, _panel in COMMANDS:
     app.command(_name, rich_help_panel=_panel, no_args_is_help=_name in ("init", "check", "run", "train", "resume"))(
         guarded(_command)
     )
+
+app.add_typer(data_cli.app, name="data", rich_help_panel=LOOK)
 
 
 def _version(wanted: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from forgefield.core.settings import Settings
-from forgefield.data.reader import LabelKeys, LabelUnits
+from forgefield.data.label_names import LabelKeys
+from forgefield.data.label_units import LabelUnits
 
 
 def _as_paths(value: object) -> object:

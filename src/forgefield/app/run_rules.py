@@ -106,6 +106,8 @@ def _is_word(node: Node | None) -> bool:
 def _absolute(node: Node, folder: Path) -> Node:
     if isinstance(node.value, list):
         return Node([_absolute(item, folder) for item in node.value], node.place, node.key)
+    if node.is_mapping and node.child("path") is not None:  # a source of data with settings of its own
+        return node.with_child("path", _absolute(node.child("path"), folder))
     if not isinstance(node.value, str) or not node.value.strip():
         return node
     return Node(os.path.normpath(folder / os.path.expanduser(node.value)), node.place, node.key)

@@ -44,6 +44,8 @@ QUANTITIES: dict[str, Quantity] = _table(
     Quantity("charges", "e", "atom", (), "partial charge of each atom"),
     Quantity("spin_charges", "e", "atom", (), "unpaired electrons of each atom, alpha minus beta"),
     Quantity("dipole", "e*Å", "structure", (3,), "electric dipole of the structure", "total"),
+    Quantity("quadrupole", "e*Å^2", "structure", (3, 3), "electric quadrupole, second moments of the charge", "total"),
+    Quantity("polarizability", "Å^3", "structure", (3, 3), "electric polarizability as a volume", "total"),
 )
 """What structures can be labelled with."""
 

@@ -33,6 +33,11 @@ class Structure:
         info: further scalars and texts.
         declared: what labels that are none of `QUANTITIES` are, by name.
         force_mask: atoms whose force label counts, (N,), or None = all.
+        charge: total charge, e; None = not stated.
+        multiplicity: spin multiplicity, 2S + 1; None = not stated.
+        fidelity: name of the level of theory of the labels.
+        base: labels of a cheaper level that a model is to correct, by quantity name as in `labels`.
+        features: further inputs by name, (k,) for the structure or (N, k) for its atoms.
     """
 
     numbers: np.ndarray
@@ -49,6 +54,11 @@ class Structure:
     info: Mapping[str, object] = field(default_factory=dict)
     declared: Mapping[str, Quantity] = field(default_factory=dict)
     force_mask: np.ndarray | None = None
+    charge: float | None = None
+    multiplicity: int | None = None
+    fidelity: str | None = None
+    base: Mapping[str, np.ndarray] = field(default_factory=dict)
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
@@ -56,9 +66,14 @@ class Structure:
         put("positions", np.ascontiguousarray(self.positions, dtype=np.float64).reshape(-1, 3))
         put("cell", np.ascontiguousarray(self.cell, dtype=np.float64).reshape(3, 3))
         put("pbc", np.ascontiguousarray(np.broadcast_to(self.pbc, 3), dtype=bool))
-        put("labels", {k: np.asarray(v, dtype=np.float64) for k, v in self.labels.items()})
+        put("charge", None if self.charge is None else float(self.charge))
+        for name in ("labels", "base", "features"):
+            put(name, {k: np.asarray(v, dtype=np.float64) for k, v in getattr(self, name).items()})
         self._check_atoms()
-        self._check_labels()
+        self._check_electrons()
+        self._check_labels(self.labels, "")
+        self._check_labels(self.base, "base label ")
+        self._check_features()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -92,14 +107,29 @@ class Structure:
         if not np.isfinite(self.weight) or self.weight < 0:
             raise DataError(f"weight {self.weight} must be finite and not negative", self.origin)
 
-    def _check_labels(self) -> None:
-        for name, value in self.labels.items():
+    def _check_electrons(self) -> None:
+        if self.charge is not None and not np.isfinite(self.charge):
+            raise DataError(f"total charge {self.charge} is not finite", self.origin, "repair it")
+        if self.multiplicity is not None and self.multiplicity < 1:
+            what = f"spin multiplicity {self.multiplicity} is below 1"
+            raise DataError(what, self.origin, "give 2S + 1; for unpaired electrons set data.spin to unpaired")
+
+    def _check_features(self) -> None:
+        for name, value in self.features.items():
+            if value.ndim not in (1, 2) or (value.ndim == 2 and len(value) != len(self)):
+                what = f"feature {name} has shape {value.shape}, expected (k,) or ({len(self)}, k)"
+                raise DataError(what, self.origin, "give one row per atom, or one per structure")
+            if not np.isfinite(value).all():
+                raise DataError(f"feature {name} holds NaN or infinity", self.origin, "remove this frame or repair it")
+
+    def _check_labels(self, labels: Mapping[str, np.ndarray], kind: str) -> None:
+        for name, value in labels.items():
             quantity = QUANTITIES.get(name) or self.declared.get(name)
             if quantity is None:
                 known = ", ".join((*QUANTITIES, *self.declared))
-                raise DataError(f"unknown label {name!r}", self.origin, f"known: {known}")
+                raise DataError(f"unknown {kind or 'label '}{name!r}", self.origin, f"known: {known}")
             shape = quantity.shape if quantity.per == "structure" else (len(self), *quantity.shape)
             if value.shape != shape:
-                raise DataError(f"{name} has shape {value.shape}, expected {shape}", self.origin)
+                raise DataError(f"{kind}{name} has shape {value.shape}, expected {shape}", self.origin)
             if not np.isfinite(value).all():
-                raise DataError(f"{name} holds NaN or infinity", self.origin, "remove this frame or its label")
+                raise DataError(f"{kind}{name} holds NaN or infinity", self.origin, "remove this frame or its label")

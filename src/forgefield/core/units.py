@@ -22,6 +22,8 @@ UNITS: dict[str, dict[str, float]] = {
     "length": dict(LENGTH),
     "forces": {f"{e}/{x}": ENERGY[e] / LENGTH[x] for e in ENERGY for x in LENGTH},
     "dipole": {"e*Ang": 1.0, "e*bohr": BOHR, "Debye": DEBYE},
+    "quadrupole": {"e*Ang^2": 1.0, "e*bohr^2": BOHR**2, "Debye*Ang": DEBYE},
+    "polarizability": {"Ang^3": 1.0, "bohr^3": BOHR**3},
     "stress": {**{f"{e}/{x}^3": ENERGY[e] / LENGTH[x] ** 3 for e in ENERGY for x in LENGTH}, **PRESSURE},
 }
 
@@ -30,7 +32,7 @@ def factor(quantity: str, unit: str) -> float:
     """Return the number that turns a value in `unit` into the internal unit of `quantity`.
 
     Args:
-        quantity: energy, length, forces, dipole or stress.
+        quantity: energy, length, forces, dipole, quadrupole, polarizability or stress.
         unit: a name of `UNITS[quantity]`, for example "kcal/mol/Ang" for forces.
 
     Raises:

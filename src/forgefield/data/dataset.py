@@ -17,8 +17,10 @@ from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError
 from forgefield.core.quantities import ALWAYS
 from forgefield.core.structure import Structure
-from forgefield.data.reader import Frames, LabelKeys, LabelUnits, ListFrames, Reader
-from forgefield.data.settings import FORMAT_ALIASES, READERS
+from forgefield.data.label_names import LabelKeys
+from forgefield.data.label_units import LabelUnits
+from forgefield.data.reader import Frames, ListFrames, Reader
+from forgefield.data.reading import FORMAT_ALIASES, READERS
 
 FINGERPRINT = b"forgefield-data-1"
 KNOWN_STARTS = {
@@ -156,6 +158,10 @@ def _add(digest: Any, s: Structure) -> None:
     ]
     if s.force_mask is not None:
         fields.append(("force_mask", np.asarray(s.force_mask, dtype=bool).tobytes()))
+    electrons = (("charge", s.charge), ("multiplicity", s.multiplicity), ("fidelity", s.fidelity))
+    fields += [(name, repr(value).encode()) for name, value in electrons if value is not None]
+    for kind, table in (("base", s.base), ("feature", s.features)):
+        fields += [(f"{kind} {k} {table[k].shape}", table[k].astype("<f8").tobytes()) for k in sorted(table)]
     fields += [(f"label {k}", np.asarray(s.labels[k]).astype("<f8").tobytes()) for k in sorted(s.labels)]
     for name, value in fields:
         digest.update(f"{name}:{len(value)}:".encode())
@@ -182,15 +188,30 @@ def open_dataset(
     paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path]
     if not paths:
         raise DataError("no data were given", fix="name at least one file")
-    block = {"keys": keys or LabelKeys(), "units": units or LabelUnits()}
-    parts = []
-    for one in paths:
-        _check_there(one)
-        name = FORMAT_ALIASES.get(format, format)
-        entry = Catalog(READERS).entry(detect_format(one) if name == "auto" else name)
-        reader: Reader = entry.build(entry.settings(**block))
-        parts.append(reader.open(one))
-    return Dataset(parts)
+    return Dataset([open_frames(one, format, keys or LabelKeys(), units or LabelUnits()) for one in paths])
+
+
+def open_frames(path: Path, format: str, keys: LabelKeys, units: LabelUnits, select: str | None = None) -> Frames:
+    """Open one file or folder.
+
+    Args:
+        path: file or folder.
+        format: name of a reader; "auto" looks into the file.
+        keys: names of the labels.
+        units: units and signs of the file.
+        select: which records of a database.
+
+    Raises:
+        DataError: it is missing, empty, damaged or of unknown format, or cannot select.
+    """
+    _check_there(path)
+    name = FORMAT_ALIASES.get(format, format)
+    name = detect_format(path) if name == "auto" else name
+    entry = Catalog(READERS).entry(name)
+    reader: Reader = entry.build(entry.settings(keys=keys, units=units, select=select))
+    if select is not None and not reader.selects:
+        raise DataError(f"records of {name} cannot be selected", str(path), "remove data.select; it is for databases")
+    return reader.open(path)
 
 
 def detect_format(path: Path) -> str:

@@ -10,9 +10,20 @@ import numpy as np
 
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
-from forgefield.data.other_labels import force_mask, other_label, require_mask, require_other
+from forgefield.data.label_names import AUTO, LabelKeys
+from forgefield.data.label_units import LabelUnits
+from forgefield.data.other_labels import (
+    MARKS,
+    base_names,
+    choose_others,
+    features,
+    fidelity,
+    force_mask,
+    multiplicity,
+    other_label,
+    total_charge,
+)
 from forgefield.data.raw_frame import RawFrame
-from forgefield.data.reader import AUTO, LabelKeys, LabelUnits
 
 STRUCTURE_NAMES = {
     "energy": ("energy", "ref_energy", "dft_energy", "total_energy", "energy_ref", "energy_dft", "free_energy"),
@@ -51,7 +62,7 @@ def choose_keys(
         keys: what the user asked for.
         units: needed to tell whether a stress and a virial are the same thing twice.
         source: the file, for messages.
-        extra: further usual names of this format, by quantity.
+        extra: further usual names of this format, by quantity; also of charge, multiplicity, fidelity, "base energy".
 
     Returns:
         Quantity -> name in the file, or None where there is no such label.
@@ -70,11 +81,8 @@ def choose_keys(
         else:
             _require_somewhere(frames, quantity, wanted, source)
             chosen[quantity] = wanted
-    for quantity, wanted in keys.of_others().items():
-        require_other(frames, quantity, wanted, keys, source)
-        chosen[quantity] = wanted
-    require_mask(frames, keys, source)
-    return chosen
+    chosen |= choose_others(frames, keys, source, extra or {})
+    return chosen | {f"base {name}": key for name, key in base_names(keys, extra or {}).items()}
 
 
 def other_names(frames: Iterable[RawFrame], chosen: Chosen) -> list[str]:
@@ -90,16 +98,15 @@ def label_structure(raw: RawFrame, chosen: Chosen, keys: LabelKeys, units: Label
     Raises:
         DataError: a label has the wrong shape, is no number, or is not finite.
     """
-    labels, others = {}, keys.of_others()
+    labels: dict[str, np.ndarray] = {}
+    base: dict[str, np.ndarray] = {}
     for quantity, name in chosen.items():
-        if quantity in others:
+        if name is None or quantity in MARKS:
             continue
-        if name is not None and name in _table(raw, quantity):
-            labels[quantity] = _convert(raw, quantity, name, units)
-    for quantity in others:
-        value = other_label(raw, quantity, keys, units)
+        of_base = quantity.startswith("base ")
+        value = _label(raw, quantity.removeprefix("base "), name, keys, units)
         if value is not None:
-            labels[quantity] = value
+            (base if of_base else labels)[quantity.removeprefix("base ")] = value
     values = raw.values
     for name in ("config_energy_weight", "config_forces_weight", "config_stress_weight", "config_virials_weight"):
         if name in values and values[name] != 1:
@@ -121,7 +128,19 @@ def label_structure(raw: RawFrame, chosen: Chosen, keys: LabelKeys, units: Label
         info=_scalars(values, skip={*chosen.values(), keys.head, "config_type", "config_weight"}),
         declared=keys.declared,
         force_mask=force_mask(raw, keys),
+        charge=total_charge(raw, chosen.get("charge")),
+        multiplicity=multiplicity(raw, chosen.get("multiplicity"), units),
+        fidelity=fidelity(raw, chosen.get("fidelity")),
+        base=base,
+        features=features(raw, keys),
     )
+
+
+def _label(raw: RawFrame, quantity: str, name: str, keys: LabelKeys, units: LabelUnits) -> np.ndarray | None:
+    """A label in internal units; None where the frame has none."""
+    if quantity not in USUAL_NAMES:
+        return other_label(raw, quantity, name, keys, units)
+    return _convert(raw, quantity, name, units) if name in _table(raw, quantity) else None
 
 
 def _table(raw: RawFrame, quantity: str) -> Mapping[str, Any]:
@@ -197,7 +216,8 @@ def _convert(raw: RawFrame, quantity: str, name: str, units: LabelUnits) -> np.n
                 raw.origin,
                 "give the total energy in the comment line, not as a column",
             )
-        return value.reshape(()) * units.energy_factor
+        total = len(raw.numbers) if units.settled("energy_per") == "atom" else 1
+        return value.reshape(()) * units.energy_factor * total
     if quantity == "forces":
         if value.shape != (len(raw.numbers), 3):
             raise DataError(
@@ -209,7 +229,7 @@ def _convert(raw: RawFrame, quantity: str, name: str, units: LabelUnits) -> np.n
 
 def _stress(raw: RawFrame, name: str, value: np.ndarray, units: LabelUnits) -> np.ndarray:
     tensor = _tensor(raw, name, value)
-    sign = 1.0 if units.stress_sign == "ase" else -1.0
+    sign = 1.0 if units.settled("stress_sign") == "ase" else -1.0
     if not _is_virial(name, units, raw.origin):
         return tensor * units.stress_factor * sign
     volume = abs(float(np.linalg.det(np.asarray(raw.cell, dtype=np.float64)))) * units.length_factor**3

@@ -14,6 +14,7 @@ from forgefield.data.reader import Frames
 from forgefield.data.reference import E0
 from forgefield.data.sampling import check_indices, read_indices, select
 from forgefield.data.settings import E0_WORDS, DataSettings, Sampling
+from forgefield.data.sources import open_sources
 from forgefield.data.split import Split, split_dataset
 
 PartName = Literal["train", "val", "test", "lmdb"]
@@ -85,7 +86,7 @@ def open_part(settings: DataSettings, name: PartName, *, active: bool = False) -
     paths = getattr(settings, name)
     if not paths:
         raise DataError(f"data.{name} is not given", "data", f"set data.{name} to a file")
-    dataset = open_dataset(paths, settings.format, settings.keys, settings.units)
+    dataset = open_sources(paths, settings)
     if active and settings.indices is not None:
         return dataset.subset(check_indices(list(settings.indices), "data.indices"))
     if active and settings.indices_path is not None:

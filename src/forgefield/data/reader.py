@@ -3,149 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from forgefield.core.errors import ForgeError
-from forgefield.core.quantities import DERIVED, QUANTITIES, Quantity
 from forgefield.core.settings import Settings
 from forgefield.core.structure import Structure
-from forgefield.core.units import factor
-
-AUTO = "auto"
-
-
-class TargetKey(Settings):
-    """A label of the user's own."""
-
-    key: str = Field(description="Its name in the file.")
-    per: Literal["structure", "atom"] = Field(description="What has one: each structure or each atom.")
-    components: int = Field(default=1, ge=1, description="Numbers of each.")
-    unit: str = Field(default="", description="Unit, for reports; it is not converted.")
-
-    def quantity(self, name: str) -> Quantity:
-        """Return what it is, as in the table of quantities."""
-        shape = () if self.components == 1 else (self.components,)
-        return Quantity(name, self.unit, self.per, shape, "a target of the user's own", "total")
-
-
-class LabelKeys(Settings):
-    """Names under which a file holds its labels."""
-
-    energy: str | None = Field(
-        default=AUTO,
-        description="Name of the total energy in the file. 'auto' takes the one usual name that is present and "
-        "refuses two that differ; null reads no energy.",
-    )
-    forces: str | None = Field(
-        default=AUTO, description="Name of the forces in the file: 'auto', a name, or null to read none."
-    )
-    stress: str | None = Field(
-        default=AUTO, description="Name of the stress or virial in the file: 'auto', a name, or null to read none."
-    )
-    charges: str | None = Field(default=None, description="Name of the atoms' partial charges, e; null reads none.")
-    spin_charges: str | None = Field(
-        default=None, description="Name of the atoms' unpaired electrons (alpha minus beta); null reads none."
-    )
-    dipole: str | None = Field(default=None, description="Name of the electric dipole; null reads none.")
-    force_mask: str | None = Field(
-        default=None,
-        description="Name of a column that is 0 (or F) for atoms whose force label does not count; null = all count.",
-    )
-    targets: dict[str, TargetKey] = Field(
-        default_factory=dict, description="Further labels by name: {gap: {key: band_gap, per: structure}}."
-    )
-    head: str = Field(
-        default="head", description="Name of the text in the file that says which model head a frame trains."
-    )
-
-    @field_validator("targets")
-    @classmethod
-    def _new_names(cls, value: dict[str, TargetKey]) -> dict[str, TargetKey]:
-        for name in value.keys() & {*QUANTITIES, *DERIVED}:
-            raise ValueError(f"{name} is known already: give data.{name}_key")
-        return value
-
-    @property
-    def declared(self) -> dict[str, Quantity]:
-        """What the further labels are."""
-        return {name: target.quantity(name) for name, target in self.targets.items()}
-
-    def of_others(self) -> dict[str, str]:
-        """Names in the file of all labels beside energy, forces and stress that are asked for."""
-        known = {name: getattr(self, name) for name in ("charges", "spin_charges", "dipole")}
-        return {**{k: v for k, v in known.items() if v is not None}, **{k: t.key for k, t in self.targets.items()}}
-
-
-def check_unit(quantity: str, unit: str | None) -> str | None:
-    """Return the unit if it is known, in the way pydantic validators need it.
-
-    Raises:
-        ValueError: it is not known.
-    """
-    if unit is not None:
-        try:
-            factor(quantity, unit)
-        except ForgeError as error:
-            raise ValueError(str(error)) from None
-    return unit
-
-
-class LabelUnits(Settings):
-    """Units and signs of a file; all is turned into eV, Å, eV/Å and eV/Å^3 when it is read."""
-
-    energy: str = Field(default="eV", description="Unit of energies, and of virials: eV, meV, Ha, kcal/mol, kJ/mol.")
-    length: str = Field(default="Ang", description="Unit of positions and cell: Ang, bohr, nm.")
-    forces: str | None = Field(
-        default=None, description="Unit of forces, for example 'eV/Ang'; null = energy unit per length unit."
-    )
-    stress: str = Field(default="eV/Ang^3", description="Unit of stresses: eV/Ang^3, GPa, kbar.")
-    dipole: str = Field(default="e*Ang", description="Unit of dipoles: e*Ang, e*bohr, Debye.")
-    stress_sign: Literal["ase", "vasp"] = Field(
-        default="ase",
-        description="'ase': a positive stress is tensile, +dE/dstrain/V, and virial = -stress*V. "
-        "'vasp': both signs are opposite.",
-    )
-    stress_quantity: Literal["auto", "stress", "virial"] = Field(
-        default=AUTO,
-        description="What the stress key holds. A virial is an energy: stress = -virial/V. "
-        "'auto' goes by the name of the key.",
-    )
-
-    @field_validator("energy", "length", "forces", "stress", "dipole")
-    @classmethod
-    def _known_unit(cls, value: str | None, info: object) -> str | None:
-        return check_unit(str(getattr(info, "field_name", "")), value)
-
-    @property
-    def energy_factor(self) -> float:
-        """Energy in the file times this is in eV."""
-        return factor("energy", self.energy)
-
-    @property
-    def length_factor(self) -> float:
-        """Length in the file times this is in Å."""
-        return factor("length", self.length)
-
-    @property
-    def forces_factor(self) -> float:
-        """Force in the file times this is in eV/Å."""
-        if self.forces is None:
-            return self.energy_factor / self.length_factor
-        return factor("forces", self.forces)
-
-    @property
-    def dipole_factor(self) -> float:
-        """Dipole in the file times this is in e Å."""
-        return factor("dipole", self.dipole)
-
-    @property
-    def stress_factor(self) -> float:
-        """Stress in the file times this is in eV/Å^3, without the sign."""
-        return factor("stress", self.stress)
+from forgefield.data.label_names import LabelKeys
+from forgefield.data.label_units import LabelUnits
 
 
 class ReaderSettings(Settings):
@@ -153,6 +20,9 @@ class ReaderSettings(Settings):
 
     keys: LabelKeys = Field(default=LabelKeys(), description="Names of the labels in the file.")
     units: LabelUnits = Field(default=LabelUnits(), description="Units and signs of the file.")
+    select: str | None = Field(
+        default=None, description="Which records of a database are read, in its own words: 'status=completed'."
+    )
 
 
 class Frames(ABC):
@@ -204,7 +74,14 @@ class ListFrames(Frames):
 
 
 class Reader(ABC):
-    """One file format."""
+    """One file format.
+
+    `usual` holds names that the format itself gives to quantities, charge, multiplicity and fidelity, for `auto`;
+    `selects` says whether it can choose records by the setting `select`.
+    """
+
+    usual: ClassVar[Mapping[str, Sequence[str]]] = {}
+    selects: ClassVar[bool] = False
 
     @abstractmethod
     def recognises(self, path: Path) -> bool:

@@ -6,16 +6,14 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator
 
-from forgefield.core.catalog import Catalog
 from forgefield.core.elements import number
 from forgefield.core.errors import ForgeError
 from forgefield.core.settings import Settings
-from forgefield.data.reader import LabelKeys, LabelUnits, TargetKey, check_unit
+from forgefield.data.reading import Reading
+from forgefield.data.sources import Sources
 
-READERS = "forgefield.data.readers"
-FORMAT_ALIASES = {"lmdb": "fairchem_lmdb", "xyz": "extxyz"}
 E0_WORDS = ("auto", "isolated", "least_squares")
 PATH_KEYS = (
     *("train", "val", "test", "lmdb", "indices_path", "e0"),
@@ -24,13 +22,6 @@ PATH_KEYS = (
 """Keys below `data:` that hold paths; a relative one means relative to the file it stands in."""
 
 
-def _as_paths(value: Any) -> Any:
-    if isinstance(value, (str, Path)):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_paths, json_schema_input_type=str | list[str])]
 Energies = dict[str, float]
 
 
@@ -47,22 +38,22 @@ class Sampling(Settings):
     )
 
 
-class DataSettings(Settings):
+class DataSettings(Reading):
     """What is read, how its labels are named and in which units, and how it is split."""
 
-    train: Paths = Field(default=(), description="Training data: a file, a folder of LMDB shards, or a list of them.")
-    val: Paths = Field(
+    train: Sources = Field(
+        default=(),
+        description="Training data: a file or folder, or a list of them; one with names, units, fidelity, head "
+        "or weight of its own is written as a mapping: {path: b.db, energy_unit: Ha, fidelity: dft, weight: 0.5}.",
+    )
+    val: Sources = Field(
         default=(), description="Validation data; without it `val_fraction` of the training data is taken."
     )
-    test: Paths = Field(default=(), description="Test data, evaluated after training.")
-    lmdb: Paths = Field(
+    test: Sources = Field(default=(), description="Test data, evaluated after training.")
+    lmdb: Sources = Field(
         default=(),
         validation_alias=AliasChoices("lmdb", "path", "src"),
         description="Data to evaluate or to predict, of any format (also called path or src).",
-    )
-    format: str = Field(
-        default="auto",
-        description="File format: auto (looks into the file), extxyz, or lmdb (fairchem, also a folder of shards).",
     )
     batch_size: Literal["auto"] | Annotated[int, Field(gt=0)] = Field(
         default="auto",
@@ -86,47 +77,12 @@ class DataSettings(Settings):
         description="Part of the training data kept for validation when `val` is not given.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of that split.")
-    energy_key: str | None = Field(default="auto", description=LabelKeys.model_fields["energy"].description)
-    forces_key: str | None = Field(default="auto", description=LabelKeys.model_fields["forces"].description)
-    stress_key: str | None = Field(default="auto", description=LabelKeys.model_fields["stress"].description)
-    charges_key: str | None = Field(default=None, description=LabelKeys.model_fields["charges"].description)
-    spin_charges_key: str | None = Field(default=None, description=LabelKeys.model_fields["spin_charges"].description)
-    dipole_key: str | None = Field(default=None, description=LabelKeys.model_fields["dipole"].description)
-    force_mask_key: str | None = Field(default=None, description=LabelKeys.model_fields["force_mask"].description)
-    targets: dict[str, TargetKey] = Field(
-        default_factory=dict,
-        description="Further labels of your own, by name: {gap: {key: band_gap, per: structure, components: 1, "
-        "unit: eV}}; trained on with train.targets.",
-    )
-    head_key: str = Field(default="head", description=LabelKeys.model_fields["head"].description)
-    energy_unit: str = Field(default="eV", description=LabelUnits.model_fields["energy"].description)
-    length_unit: str = Field(default="Ang", description=LabelUnits.model_fields["length"].description)
-    forces_unit: str | None = Field(default=None, description=LabelUnits.model_fields["forces"].description)
-    stress_unit: str = Field(default="eV/Ang^3", description=LabelUnits.model_fields["stress"].description)
-    dipole_unit: str = Field(default="e*Ang", description=LabelUnits.model_fields["dipole"].description)
-    stress_sign: Literal["ase", "vasp"] = Field(
-        default="ase", description=LabelUnits.model_fields["stress_sign"].description
-    )
-    stress_quantity: Literal["auto", "stress", "virial"] = Field(
-        default="auto", description=LabelUnits.model_fields["stress_quantity"].description
-    )
     e0: Literal["auto", "isolated", "least_squares"] | Energies | dict[str, Energies] | Path = Field(
         default="auto",
         description="Energy of each isolated atom. isolated: from frames of one atom in the training data; "
         "least_squares: fitted to the training energies; auto: isolated if there are such frames, else least_squares; "
         "or values in eV, {H: -13.6, O: -2042}, also per head; or a file: JSON of such values, or frames of one atom.",
     )
-
-    @field_validator("format")
-    @classmethod
-    def _known_format(cls, value: str) -> str:
-        value = FORMAT_ALIASES.get(value, value)
-        if value != "auto":
-            try:
-                Catalog(READERS).entry(value)
-            except ForgeError as error:
-                raise ValueError(str(error)) from None
-        return value
 
     @field_validator("e0", mode="before")
     @classmethod
@@ -151,31 +107,7 @@ class DataSettings(Settings):
                 raise ValueError(str(error)) from None
         return value
 
-    @field_validator("energy_unit", "length_unit", "forces_unit", "stress_unit", "dipole_unit")
-    @classmethod
-    def _known_unit(cls, value: str | None, info: Any) -> str | None:
-        return check_unit(info.field_name.removesuffix("_unit"), value)
-
     @property
     def unmeasured_batch(self) -> int:
         """Structures per batch where nothing is measured: `batch_size`, or 32 with auto."""
         return 32 if self.batch_size == "auto" else self.batch_size
-
-    @property
-    def keys(self) -> LabelKeys:
-        """The names of the labels."""
-        names = ("energy", "forces", "stress", "charges", "spin_charges", "dipole", "force_mask", "head")
-        return LabelKeys(**{name: getattr(self, f"{name}_key") for name in names}, targets=self.targets)
-
-    @property
-    def units(self) -> LabelUnits:
-        """The units of the files."""
-        return LabelUnits(
-            energy=self.energy_unit,
-            length=self.length_unit,
-            forces=self.forces_unit,
-            stress=self.stress_unit,
-            dipole=self.dipole_unit,
-            stress_sign=self.stress_sign,
-            stress_quantity=self.stress_quantity,
-        )

@@ -16,6 +16,7 @@ from pydantic import Field
 from forgefield.core.catalog import Entry
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
+from forgefield.data.label_names import AUTO
 from forgefield.data.labelling import (
     USUAL_NAMES,
     Chosen,
@@ -24,7 +25,7 @@ from forgefield.data.labelling import (
     label_structure,
     other_names,
 )
-from forgefield.data.reader import AUTO, Frames, Reader, ReaderSettings
+from forgefield.data.reader import Frames, Reader, ReaderSettings
 from forgefield.data.restricted_pickle import MAX_BYTES, load_integer, load_record
 
 MAGIC, MAGIC_AT = 0xBEEFC0DE, 16  # of an LMDB file, after the page header

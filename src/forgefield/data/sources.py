@@ -1,0 +1,138 @@
+"""The sources of a data set: files with names, units and marks of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BeforeValidator, Field, model_serializer
+
+from forgefield.core.errors import DataError
+from forgefield.core.structure import Structure
+from forgefield.data.dataset import Dataset, open_frames
+from forgefield.data.reader import Frames
+from forgefield.data.reading import Reading
+
+SHOWN = 5
+
+
+class Source(Reading):
+    """A file or folder that is read in its own way: what is not given here is as in the `data` block."""
+
+    path: Path = Field(description="The file or folder.")
+    fidelity: str | None = Field(
+        default=None, description="Level of theory of all its labels, in place of one the file names."
+    )
+    head: str | None = Field(default=None, description="Model head that all its frames train.")
+    weight: float = Field(default=1.0, ge=0.0, description="Factor on the weight of its frames in the loss.")
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @model_serializer(mode="plain")
+    def _as_written(self) -> dict[str, Any]:
+        """Keep what was given alone, so that the rest goes on following the `data` block."""
+        plain: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            if name in self.model_fields_set:
+                value = getattr(self, name)
+                plain[name] = str(value) if isinstance(value, Path) else value
+        return plain
+
+    def within(self, block: Reading) -> Reading:
+        """Return how it is read: its own settings, else those of the block."""
+        mine = {name: getattr(self, name) for name in Reading.model_fields if name in self.model_fields_set}
+        return Reading(**{name: getattr(block, name) for name in Reading.model_fields} | mine)
+
+
+def _as_sources(value: Any) -> Any:
+    if isinstance(value, (str, Path, dict, Source)):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Sources = Annotated[
+    tuple[Path | Source, ...],
+    BeforeValidator(_as_sources, json_schema_input_type=str | Source | list[str | Source]),
+]
+"""Paths, or mappings with a path and settings of their own."""
+
+
+def open_sources(sources: Sequence[Path | Source], block: Reading) -> Dataset:
+    """Open files and folders, each as it or the block says, as one data set.
+
+    Raises:
+        DataError: one is missing, empty, damaged or of unknown format.
+    """
+    if not sources:
+        raise DataError("no data were given", fix="name at least one file")
+    return Dataset([_open(source, block) for source in sources])
+
+
+def _open(source: Path | Source, block: Reading) -> Frames:
+    reading = source.within(block) if isinstance(source, Source) else block
+    frames = open_frames(Path(source), reading.format, reading.keys, reading.units, reading.select)
+    if reading.on_error == "skip":
+        frames = Screened(frames)
+    marked = isinstance(source, Source) and not {"fidelity", "head", "weight"}.isdisjoint(source.model_fields_set)
+    return Marked(frames, source) if marked and isinstance(source, Source) else frames
+
+
+class Marked(Frames):
+    """Structures of one source with the fidelity, head and weight of that source.
+
+    Args:
+        frames: the structures.
+        source: what they are marked with.
+    """
+
+    def __init__(self, frames: Frames, source: Source) -> None:
+        super().__init__(frames.source, frames.chosen, frames.others, frames.notes)
+        self._frames, self._weight = frames, source.weight
+        self._marks = {"fidelity": source.fidelity, "head": source.head}
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> Structure:
+        structure = self._frames[index]
+        marks = {name: mark for name, mark in self._marks.items() if mark is not None}
+        return dataclasses.replace(structure, weight=structure.weight * self._weight, **marks)
+
+
+class Screened(Frames):
+    """The structures of a source that can be read: all are read once, and those that raise an error are left out.
+
+    Args:
+        frames: the structures.
+    """
+
+    def __init__(self, frames: Frames) -> None:
+        good, bad = [], []
+        for index in range(len(frames)):
+            try:
+                frames[index]
+            except DataError as error:
+                bad.append(str(error))
+            else:
+                good.append(index)
+        if not good:
+            raise DataError(f"none of {len(frames)} structures can be read; the first: {bad[0]}", frames.source)
+        notes = list(frames.notes)
+        if bad:
+            listing = "; ".join(bad[:SHOWN]) + ("; ..." if len(bad) > SHOWN else "")
+            notes.append(f"{len(bad)} of {len(frames)} structures are left out (on_error: skip): {listing}")
+        super().__init__(frames.source, frames.chosen, frames.others, notes)
+        self._frames, self._good = frames, np.array(good, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._good)
+
+    def __getitem__(self, index: int) -> Structure:
+        return self._frames[int(self._good[index])]
