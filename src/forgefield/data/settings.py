@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field, field_validator
 from forgefield.core.elements import number
 from forgefield.core.errors import ForgeError
 from forgefield.core.settings import Settings
+from forgefield.data.doctor.rules import check_names
 from forgefield.data.reading import Reading
 from forgefield.data.sources import Sources
 
@@ -77,12 +78,23 @@ class DataSettings(Reading):
         description="Part of the training data kept for validation when `val` is not given.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of that split.")
+    accept: tuple[str, ...] = Field(
+        default=(),
+        description="Severe findings of `forgefield data doctor` that do not stop training, by name: "
+        "[leaked_duplicates]. Each stands in run.json and in the report.",
+    )
     e0: Literal["auto", "isolated", "least_squares"] | Energies | dict[str, Energies] | Path = Field(
         default="auto",
         description="Energy of each isolated atom. isolated: from frames of one atom in the training data; "
         "least_squares: fitted to the training energies; auto: isolated if there are such frames, else least_squares; "
         "or values in eV, {H: -13.6, O: -2042}, also per head; or a file: JSON of such values, or frames of one atom.",
     )
+
+    @field_validator("accept")
+    @classmethod
+    def _known_findings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_names(value)
+        return value
 
     @field_validator("e0", mode="before")
     @classmethod

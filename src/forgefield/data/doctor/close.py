@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from forgefield.core.structure import Structure
@@ -15,6 +15,7 @@ FARTHEST = 0.5  # Å, of any atom
 MOST_STRAIN = 0.08
 NEAREST = 1e-4  # Å or strain: closer pairs hold no information
 MOST_PAIRS = 1500  # per source
+HALVES = 0.6  # of the logarithm of the slopes of two halves
 
 
 class Work(NamedTuple):
@@ -52,7 +53,9 @@ def _close_pairs(survey: Survey, rows: np.ndarray) -> Work:
     columns = list(zip(*found, strict=True)) if found else [[] for _ in range(8)]
     shapes = ((-1, 2), (-1,), (-1,), (-1, 3, 3), (-1, 3, 3), (-1, 3, 3), (-1,), (-1,))
     arrays = [np.asarray(c, dtype=np.float64).reshape(s) for c, s in zip(columns, shapes, strict=True)]
-    return Work(arrays[0].astype(np.int64), *arrays[1:], np.array(follow, dtype=bool))
+    rows, rise, by_forces, strain, stress, stress_rise, volume, stretch = arrays
+    after = np.array(follow, dtype=bool)
+    return Work(rows.astype(np.int64), rise, by_forces, strain, stress, stress_rise, volume, stretch, after)
 
 
 def _candidates(survey: Survey, rows: np.ndarray) -> list[tuple[int, int, bool]]:
@@ -66,7 +69,7 @@ def _candidates(survey: Survey, rows: np.ndarray) -> list[tuple[int, int, bool]]
         members = rows[kind[rows] == label]
         if len(members) > 2 and survey.atoms[members[0]] > 1:
             points = survey.cloud[members]
-            _, near = cKDTree(points).query(points, k=min(3, len(members)))
+            _, near = KDTree(points).query(points, k=min(3, len(members)))
             for place, others in enumerate(np.atleast_2d(near)):
                 for other in others.tolist():
                     pair = sorted((int(members[place]), int(members[other])))
@@ -138,6 +141,38 @@ def weighted_slope(rise: np.ndarray, work: np.ndarray) -> tuple[float, float]:
     return slope, misfit(rise[good], slope * work[good])
 
 
+def agreeing(rise: np.ndarray, work: np.ndarray) -> bool:
+    """Return whether two halves of the pairs give nearly the same slope."""
+    good = np.flatnonzero(np.isfinite(rise) & np.isfinite(work) & (np.abs(work) > 1e-9))
+    halves = [weighted_slope(rise[good[k::2]], work[good[k::2]])[0] for k in (0, 1)]
+    return bool(halves[0] * halves[1] > 0 and abs(np.log(halves[0] / halves[1])) < HALVES)
+
+
 def misfit(rise: np.ndarray, foretold: np.ndarray) -> float:
     """Return the mean error of a forecast over the mean size of what is forecast."""
     return float(np.abs(rise - foretold).mean() / max(np.abs(rise).mean(), 1e-12))
+
+
+BROKEN = 8.0  # times the usual error of the forecast
+NOTABLE = 0.02  # eV/atom
+HONEST = 0.25  # error of the forecast over the usual difference, of most pairs
+
+
+def broken_rows(survey: Survey, work: Work) -> np.ndarray:
+    """Return rows whose energies break with all structures close to them, though forces and stress foretell others."""
+    strained = np.abs(work.strain).max(axis=(1, 2)) > 1e-3
+    by_stress = work.volume * (work.stress * work.strain).sum(axis=(1, 2))
+    foretold = np.nan_to_num(work.by_forces) + np.where(strained, by_stress, 0.0)
+    known = np.isfinite(work.rise) & np.isfinite(foretold) & (np.isfinite(work.by_forces) | strained)
+    if known.sum() < 20:
+        return np.zeros(0, dtype=np.int64)
+    atoms = survey.atoms[work.rows[known, 0]]
+    rise, foretold, rows = work.rise[known] / atoms, foretold[known] / atoms, work.rows[known]
+    error = np.abs(rise - foretold)
+    usual = np.median(error)
+    if usual > HONEST * np.median(np.abs(rise)):
+        return np.zeros(0, dtype=np.int64)
+    bad = error > np.maximum(np.maximum(BROKEN * usual, NOTABLE), np.abs(foretold))
+    size = len(survey)
+    times, times_bad = np.bincount(rows.ravel(), minlength=size), np.bincount(rows[bad].ravel(), minlength=size)
+    return np.flatnonzero((times_bad >= 2) & (times_bad > 0.7 * times))

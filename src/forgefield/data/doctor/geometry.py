@@ -78,9 +78,7 @@ def _fade(lengths: np.ndarray, reach: float) -> np.ndarray:
     return (1.0 - (lengths / reach) ** 2) ** 2
 
 
-def _descriptor(
-    lengths: np.ndarray, one: np.ndarray, other: np.ndarray, n: int, reach: float
-) -> np.ndarray:
+def _descriptor(lengths: np.ndarray, one: np.ndarray, other: np.ndarray, n: int, reach: float) -> np.ndarray:
     total = np.zeros((3, len(CENTRES)))
     for start in range(0, len(lengths), CHUNK):
         part = slice(start, start + CHUNK)

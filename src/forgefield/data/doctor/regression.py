@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from forgefield.data.doctor.survey import Survey
 
-ROUNDS = 6
+ROUNDS = 12
 FAR = 5.0  # scales: such rows leave the fit
 ROWS_PER_COLUMN = 4
 NEIGHBOURS = 8
+MOST_JUMPS = 200_000
 
 
 class Residuals(NamedTuple):
@@ -23,14 +24,15 @@ class Residuals(NamedTuple):
         value: energy per atom that the fit does not explain, eV, (R,).
         surprise: the same, less the median of the nearest structures, over what is usual; (R,).
         local: that difference, eV/atom, (R,).
-        nearest: places (not rows) of the nearest structures of the same composition, (R, k); -1 where none.
+        jumps: places (not rows) of two near structures of one composition, and the energy between them that their
+            distances do not explain, eV/atom; three arrays (J,).
     """
 
     rows: np.ndarray
     value: np.ndarray
     surprise: np.ndarray
     local: np.ndarray
-    nearest: np.ndarray
+    jumps: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def residuals(survey: Survey, rows: np.ndarray) -> Residuals | None:
@@ -62,7 +64,7 @@ def _residuals(survey: Survey, rows: np.ndarray) -> Residuals:
     usual = np.median(gaps[found]) if found.any() else 1.0
     strange = np.where(found, np.clip(gaps / max(usual, 1e-9), 1.0, 10.0), 3.0)
     scale = 1.4826 * np.median(np.abs(local)) + 1e-6
-    return Residuals(rows, left, np.abs(local) / (scale * strange), local, nearest)
+    return Residuals(rows, left, np.abs(local) / (scale * strange), local, _jumps(survey, rows, energy, nearest))
 
 
 def _fit(columns: np.ndarray, energy: np.ndarray) -> np.ndarray:
@@ -83,6 +85,23 @@ def _fit(columns: np.ndarray, energy: np.ndarray) -> np.ndarray:
     return left
 
 
+def _jumps(
+    survey: Survey, rows: np.ndarray, energy: np.ndarray, nearest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energy differences of near structures, less what a fit of differences by distances explains."""
+    one, column = np.nonzero(nearest >= 0)
+    other = nearest[one, column]
+    keep = np.unique(np.sort(np.stack([one, other], axis=1), axis=1), axis=0)
+    if len(keep) > MOST_JUMPS:
+        keep = keep[np.random.default_rng(0).choice(len(keep), MOST_JUMPS, replace=False)]
+    one, other = keep[:, 0], keep[:, 1]
+    rise = energy[one] - energy[other]
+    columns = survey.cloud[rows[one]] - survey.cloud[rows[other]]
+    if len(rise) > ROWS_PER_COLUMN * survey.descriptor.shape[1]:
+        columns = survey.descriptor[rows[one]] - survey.descriptor[rows[other]]
+    return one, other, _fit(columns, rise) if len(rise) > 2 * columns.shape[1] else rise
+
+
 def _nearest(survey: Survey, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places of the nearest structures of each one's composition, and the median distance to them."""
     near, gaps = np.full((len(rows), NEIGHBOURS), -1), np.full(len(rows), np.nan)
@@ -94,7 +113,7 @@ def _nearest(survey: Survey, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         points = survey.cloud[rows[members]]
         points = points + np.random.default_rng(0).normal(0, 1e-9, points.shape)  # copies: not all in one leaf
         count = min(NEIGHBOURS + 1, len(members))
-        found, places = cKDTree(points).query(points, k=count)
+        found, places = map(np.asarray, KDTree(points).query(points, k=count))
         near[members, : count - 1] = members[places[:, 1:]]
         gaps[members] = np.median(found[:, 1:], axis=1)
     return near, gaps

@@ -128,13 +128,11 @@ class _Rows:
         for name, value in values.items():
             self.columns.setdefault(name, []).append(value)
 
-    def array(self, name: str, dtype: object = np.float64) -> np.ndarray:
+    def array(self, name: str, dtype: type[np.generic] = np.float64) -> np.ndarray:
         return np.asarray(self.columns.get(name, []), dtype=dtype)
 
 
-def survey(
-    parts: Mapping[str, Dataset], cutoff: float = 5.0, advance: Callable[[int], object] | None = None
-) -> Survey:
+def survey(parts: Mapping[str, Dataset], cutoff: float = 5.0, advance: Callable[[int], object] | None = None) -> Survey:
     """Look at every structure once.
 
     Args:
@@ -163,7 +161,7 @@ def survey(
 
 NUMBERS = (
     *("closest", "closest_own", "closest_length", "typical", "loneliest", "polarity"),
-    *("force_rms", "force_max", "net_force", "net_torque", "nonzero_forces", "cell_sign", "n_fixed"),
+    *("force_rms", "force_max", "net_force", "net_torque", "nonzero_forces", "width", "n_fixed"),
 )
 
 
@@ -192,7 +190,7 @@ def _add(rows: _Rows, part: str, index: int, s: Structure, bonds: dict[tuple[str
         **_force_numbers(s),
         **{f"print_{name}": _print(s, name) for name in ("energy", "forces", "stress")},
         n_fixed=0 if s.fixed is None else int(np.sum(s.fixed)),
-        cell_sign=float(np.sign(np.linalg.det(s.cell))),
+        width=_width(s),
     )
 
 
@@ -245,6 +243,14 @@ def _force_numbers(s: Structure) -> dict[str, float]:
         "net_torque": float(np.linalg.norm(torque)) / max(lever, 1e-9),
         "nonzero_forces": float(np.count_nonzero(forces)),
     }
+
+
+def _width(s: Structure) -> float:
+    """Largest spread of the atoms over the length of a periodic lattice vector."""
+    if not s.pbc.any() or abs(np.linalg.det(s.cell)) < 1e-9:
+        return 0.0
+    steps = np.linalg.solve(s.cell.T, s.positions.T)
+    return float(np.ptp(steps, axis=1)[s.pbc].max())
 
 
 def _print(s: Structure, name: str) -> str:

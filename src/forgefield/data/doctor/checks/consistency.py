@@ -11,9 +11,10 @@ from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
 from forgefield.core.units import BOHR, HARTREE, KCAL_PER_MOL, KJ_PER_MOL
 from forgefield.data.doctor.atoms import all_electron
-from forgefield.data.doctor.close import close_pairs, weighted_slope
+from forgefield.data.doctor.close import Work, agreeing, close_pairs, weighted_slope
 from forgefield.data.doctor.finding import Finding
 from forgefield.data.doctor.geometry import Bonds, spring
+from forgefield.data.doctor.lengths import units_of
 from forgefield.data.doctor.survey import Survey
 
 HYDROGEN = {6: 31.0, 7: 42.0, 8: 48.0}
@@ -22,7 +23,7 @@ AGREES = 0.5
 STIFF, SOFT = 12.0, 0.06  # times the usual constant: beyond, the unit is wrong
 HARDEST, HARDEST_HEAVY = 90.0, 25.0  # eV/Å², of any bond; of bonds between atoms beyond neon
 SAME_ENERGY = 0.02
-CLEAR, VAGUE = 0.5, 0.85  # misfits of close frames
+EXACT, CLEAR, VAGUE = 0.25, 0.5, 0.85  # misfits of close frames
 MOST_PER_ATOM = 20.0  # eV: binding energies and valence energies of plane wave codes lie below
 
 ENERGY_UNITS = {"Ha": HARTREE, "kcal/mol": KCAL_PER_MOL, "kJ/mol": KJ_PER_MOL, "meV": 1e-3}
@@ -56,8 +57,11 @@ def examine(survey: Survey) -> Iterator[Finding]:
     """Judge every source on its own."""
     for part, level, rows in survey.sources:
         rows = rows[survey.atoms[rows] > 1]
-        if len(rows):
-            yield from _judge(survey, part, level, rows)
+        if len(rows) and units_of(survey, rows) is None:
+            found = list(_judge(survey, part, level, rows))
+            if any(f.name in ("energy_unit", "energy_per_atom") for f in found):
+                survey.memory[f"unit of energy {part} {level}"] = True
+            yield from found
 
 
 def _judge(survey: Survey, part: str, level: str, rows: np.ndarray) -> Iterator[Finding]:
@@ -67,7 +71,8 @@ def _judge(survey: Survey, part: str, level: str, rows: np.ndarray) -> Iterator[
     still = np.abs(work.strain).max(axis=(1, 2)) < 1e-3
     slope, left = weighted_slope(work.rise[still], work.by_forces[still])
     count = int(np.isfinite(work.rise[still] * work.by_forces[still]).sum())
-    sure = (left < CLEAR and count >= 8) or (left < VAGUE and count >= 60)
+    sure = (left < CLEAR and count >= 16) or (left < VAGUE and count >= 60)
+    sure = sure and agreeing(work.rise[still], work.by_forces[still])
     unit, why = _energy_unit(survey, rows)
     named = set[str]()
     if unit is not None:
@@ -78,14 +83,16 @@ def _judge(survey: Survey, part: str, level: str, rows: np.ndarray) -> Iterator[
     if turned:
         what = "bonds pull atoms apart when stretched" if bonding.sign < 0 else "energies rise along the forces"
         text = f"{where}: {what}, so forces have the opposite sign: they are gradients of the energy"
-        yield Finding("forces_sign", "severe", text, survey.places(rows[:1]), f"{_minus_one()}")
+        yield Finding("forces_sign", "severe", text, (), f"{_minus_one()}")
     if off is not None:
         text = f"{where}: bonds with hydrogen are {bonding.ratio:.3g} times as stiff as they should be: {_near(off)}"
-        yield Finding("forces_unit", "severe", text, survey.places(rows[:1]), f"data.forces_unit: {_name(off)}")
+        yield Finding("forces_unit", "severe", text, (), f"data.forces_unit: {_name(off)}")
     if sure and np.isfinite(slope) and slope != 0:
-        yield from _slope_findings(survey, where, rows, abs(slope), left, off, bonding, "energy_unit" in named or bool(named))
+        yield from _slope_findings(
+            survey, where, rows, abs(slope), left, off, bonding, "energy_unit" in named or bool(named)
+        )
     if not named and not turned and off is None and sure and left < CLEAR:
-        yield from _misfits(survey, where, work, still, slope, left)
+        yield from _misfits(survey, where, work, still)
 
 
 def look_at_bonds(bonds: Bonds) -> Bonding:
@@ -122,9 +129,10 @@ def _energy_unit(survey: Survey, rows: np.ndarray) -> tuple[tuple[str, str] | No
     ratio = survey.energy[rows] / expected
     for name, size in ENERGY_UNITS.items():
         if np.mean(np.abs(ratio * size - 1.0) < SAME_ENERGY) > 0.8 and not (survey.atoms[rows] == 1).all():
-            if name == "Ha" and np.abs(np.median(ratio * survey.atoms[rows]) - 1.0) < 0.003:
-                return ("energy_per_atom", "atom"), f"{np.median(ratio):.4f} of the free atoms' energies"
-            return ("energy_unit", name), f"{np.median(ratio):.4g} times the energy of the free atoms in eV"
+            why = f"{np.median(ratio):.4g} times the energy of the free atoms in eV"
+            if name == "Ha" and np.mean(np.abs(ratio * survey.atoms[rows] - 1.0) < SAME_ENERGY) > 0.8:
+                why += "; they may also be per atom, of 27 atoms"
+            return ("energy_unit", name), why
     if np.mean(np.abs(ratio * survey.atoms[rows] - 1.0) < SAME_ENERGY) > 0.8 and np.median(survey.atoms[rows]) > 1.5:
         return ("energy_per_atom", "atom"), f"{np.median(ratio):.4f} of the free atoms' energies, one over the atoms"
     return None, ""
@@ -133,36 +141,45 @@ def _energy_unit(survey: Survey, rows: np.ndarray) -> tuple[tuple[str, str] | No
 def _unit_of_energy(where: str, name: str, unit: str, why: str, survey: Survey, rows: np.ndarray) -> Finding:
     if name == "energy_per_atom":
         mend = "multiply the energies by the number of atoms, or data.energy_per: atom"
-        return Finding(name, "severe", f"{where}: energies seem to be per atom ({why})", survey.places(rows[:1]), mend)
+        return Finding(name, "severe", f"{where}: energies seem to be per atom ({why})", (), mend)
     text = f"{where}: energies seem to be in {unit}, not in eV ({why})"
-    return Finding(name, "severe", text, survey.places(rows[:1]), f"data.energy_unit: {unit}")
+    return Finding(name, "severe", text, (), f"data.energy_unit: {unit}")
 
 
 def _slope_findings(
-    survey: Survey, where: str, rows: np.ndarray, slope: float, left: float, off: float | None, bonding: Bonding, known: bool
+    survey: Survey,
+    where: str,
+    rows: np.ndarray,
+    slope: float,
+    left: float,
+    off: float | None,
+    bonding: Bonding,
+    known: bool,
 ) -> Iterator[Finding]:
     """Energies over forces are `slope` times what they should be."""
-    allowed = 0.15 + (0.7 * left if left < CLEAR else 1.6)
+    allowed = 0.3 if left < EXACT else (1.0 if left < CLEAR else 1.8)
     energies = slope * (off or 1.0)  # how many times too large the energies are, if the bonds are right about forces
     if abs(np.log(slope)) < allowed or known or (off is not None and abs(np.log(energies)) < max(allowed, 0.8)):
         return
     rows = rows[np.isfinite(survey.energy[rows])]
     odd_energy = np.median(np.abs(survey.energy[rows] / survey.atoms[rows])) > MOST_PER_ATOM and slope > 1
     n = float(np.median(survey.atoms[rows]))
+    known_unit = abs(np.log(slope * HARTREE)) < abs(np.log(slope * n))
     forces_fine = np.isfinite(bonding.ratio) and off is None
-    one_size = survey.atoms[rows].min() == survey.atoms[rows].max()
-    if slope < 1 and one_size and abs(np.log(slope * n)) < 0.1 + 0.3 * left and abs(np.log(slope * HARTREE)) > 0.3:
+    if slope < 1 and off is None and abs(np.log(slope * n)) < 0.1 + 0.3 * left and not (bonding.hardest or known_unit):
         text = f"{where}: energy differences are 1/{1 / slope:.1f} of those the forces foretell: per atom ({n:g} atoms)"
-        yield Finding("energy_per_atom", "severe", text, survey.places(rows[:1]), "data.energy_per: atom")
+        yield Finding("energy_per_atom", "severe", text, (), "data.energy_per: atom")
     elif (forces_fine or odd_energy or off is not None) and not bonding.hardest:
         text = f"{where}: energy differences are {energies:.3g} times those the forces foretell"
-        yield Finding("energy_unit", "severe", text, survey.places(rows[:1]), f"data.energy_unit: {_energy_name(energies)}")
+        yield Finding("energy_unit", "severe", text, (), f"data.energy_unit: {_energy_name(energies)}")
     else:
-        text = f"{where}: forces are {1 / slope:.3g} times what energy differences of close frames say: {_near(1 / slope)}"
-        yield Finding("forces_unit", "severe", text, survey.places(rows[:1]), f"data.forces_unit: {_name(1 / slope)}")
+        text = (
+            f"{where}: forces are {1 / slope:.3g} times what energy differences of close frames say: {_near(1 / slope)}"
+        )
+        yield Finding("forces_unit", "severe", text, (), f"data.forces_unit: {_name(1 / slope)}")
 
 
-def _misfits(survey: Survey, where: str, work, still: np.ndarray, slope: float, left: float) -> Iterator[Finding]:  # noqa: ANN001
+def _misfits(survey: Survey, where: str, work: Work, still: np.ndarray) -> Iterator[Finding]:
     """Close frames that do not obey the rule which the others obey."""
     follow = still & np.isfinite(work.rise) & np.isfinite(work.by_forces) & (work.stretch < 0.1)
     if follow.sum() < 20:
@@ -178,7 +195,9 @@ def _misfits(survey: Survey, where: str, work, still: np.ndarray, slope: float, 
             f"{where}: {int(bad.sum())} of {int(follow.sum())} close pairs of frames differ in energy by far more than "
             f"their forces foretell ({len(pairs)} frames compared)"
         )
-        yield Finding("energy_force_mismatch", "warning", text, survey.places(chosen), "look at these frames; leave them out")
+        yield Finding(
+            "energy_force_mismatch", "warning", text, survey.places(chosen), "look at these frames; leave them out"
+        )
 
 
 def _nearest_unit(measured: float, table: dict[str, float]) -> str:

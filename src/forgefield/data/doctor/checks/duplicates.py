@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
@@ -52,7 +52,7 @@ def examine(survey: Survey) -> Iterator[Finding]:
 def _within(survey: Survey, fate: np.ndarray) -> Iterator[Finding]:
     for part in survey.parts:
         own = survey.part == part
-        again = f"forgefield data doctor FILE --fix OUT (keeps the first of each); or leave them out of data.{part}"
+        again = "forgefield data doctor FILE --fix clean.xyz (keeps the first of each)"
         if (same := np.flatnonzero(own & (fate == 2))).size:
             text = f"{len(same)} structures of the {part} data are there before, up to rotation and order of atoms"
             yield Finding("duplicates", "warning", text, survey.places(same), again)
@@ -140,10 +140,11 @@ def _candidates(points: np.ndarray) -> Iterator[tuple[int, int]]:
     if len(rounded) < 2:
         return
     count = min(CLOSEST + 1, len(rounded))
-    gaps, near = cKDTree(rounded).query(rounded, k=count, distance_upper_bound=RADIUS)
+    gaps, near = map(np.asarray, KDTree(rounded).query(rounded, k=count, distance_upper_bound=RADIUS))
     seen: set[tuple[int, int]] = set()
     for one, other in zip(*np.nonzero(np.isfinite(gaps)), strict=True):
-        pair = tuple(sorted((int(one), int(near[one, other]))))
+        ends = sorted((int(one), int(near[one, other])))
+        pair = ends[0], ends[1]
         if pair[0] != pair[1] and pair not in seen:
             seen.add(pair)
             yield int(leaders[pair[0]]), int(leaders[pair[1]])

@@ -8,15 +8,17 @@ import numpy as np
 
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
+from forgefield.data.doctor.close import broken_rows, close_pairs
 from forgefield.data.doctor.finding import Finding
+from forgefield.data.doctor.lengths import units_of
 from forgefield.data.doctor.regression import Residuals, residuals
 from forgefield.data.doctor.survey import Survey
 
-SURPRISING = 15.0  # usual deviations
+SURPRISING, TAIL = 6.0, 3.2  # usual deviations; times what 96 % of the structures stay below
 NOTABLE = 0.02  # eV/atom: smaller ones are not told
 MOST_OUTLIERS = 0.05
-GAP = 4.0  # largest over smallest, of neighbours' differences
-MINORITY = 0.03
+VALLEY, BROAD = 0.15, 1.25  # jumps within this factor of the border, over those beyond it
+MINORITY, FEWEST_MIXED = 0.05, 40
 PER_ATOM = 0.1
 FORCE_FACTOR, FORCE_LEAST = 6.0, 5.0  # times the next usual, eV/Å
 UNSQUEEZED = 0.75
@@ -26,19 +28,25 @@ def examine(survey: Survey) -> Iterator[Finding]:
     """Judge every source on its own."""
     for part, level, rows in survey.sources:
         where = survey.title(part, level)
-        yield from _per_atom(survey, where, rows)
-        found = residuals(survey, rows)
+        if units_of(survey, rows) is not None:
+            continue
+        each = list(_per_atom(survey, where, rows))
+        yield from each
+        if each:
+            survey.memory[f"unit of energy {part} {level}"] = True
+        sound = not each and f"unit of energy {part} {level}" not in survey.memory
+        found = residuals(survey, rows) if sound else None
         mixed = np.zeros(0, dtype=np.int64)
         if found is not None:
-            mixed, step = _second_group(found)
+            mixed, step = _second_group(survey, found)
             if mixed.size:
                 text = (
-                    f"{where}: the energies of {len(mixed)} of {len(found.rows)} structures lie about {step:.3g} eV/atom "
-                    "apart from those of structures like them: two levels of theory, or two settings, in one source?"
+                    f"{where}: energies of {len(mixed)} of {len(found.rows)} structures lie about {step:.3g} "
+                    "eV/atom apart from those of structures like them: two levels of theory or two settings in one source?"
                 )
                 mend = "give each level its own file and data.head_key, or leave one out"
                 yield Finding("mixed_theory", "severe", text, survey.places(found.rows[mixed]), mend)
-            yield from _spikes(survey, where, found, mixed)
+            yield from _spikes(survey, where, rows[survey.atoms[rows] > 1], found, mixed)
         yield from _strong(survey, where, rows, found)
 
 
@@ -55,7 +63,7 @@ def _per_atom(survey: Survey, where: str, rows: np.ndarray) -> Iterator[Finding]
     if each < PER_ATOM * whole:
         text = f"{where}: energies do not grow with the number of atoms ({int(atoms.min())} to {int(atoms.max())})"
         mend = "multiply the energies by the number of atoms, or data.energy_per: atom"
-        yield Finding("energy_per_atom", "severe", f"{text}: they are per atom", survey.places(rows[:1]), mend)
+        yield Finding("energy_per_atom", "severe", f"{text}: they are per atom", (), mend)
 
 
 def _spread(columns: np.ndarray, values: np.ndarray) -> float:
@@ -64,67 +72,88 @@ def _spread(columns: np.ndarray, values: np.ndarray) -> float:
     return float(np.median(np.abs(values - columns @ weights)) / max(np.median(np.abs(values)), 1e-12)) + 1e-9
 
 
-def _second_group(found: Residuals) -> tuple[np.ndarray, float]:
-    """Places of the smaller of two groups between which energies jump, and the jump; nothing where there is one group."""
-    near = found.nearest[:, :4]
-    there = near >= 0
-    if there.sum() < 20:
-        return np.zeros(0, dtype=np.int64), 0.0
-    jumps = np.abs(found.value[:, None] - found.value[near])[there]
-    order = np.sort(jumps)
-    low, high = int(0.4 * len(order)), int((1.0 - MINORITY) * len(order))
-    ratio = order[low + 1 : high + 1] / np.maximum(order[low:high], 1e-7)
-    at = low + int(ratio.argmax())
-    small, large = float(order[at]), float(order[at + 1])
-    if large < GAP * max(small, 1e-4) or large < NOTABLE:
-        return np.zeros(0, dtype=np.int64), 0.0
-    members = _minority(found, 0.5 * (small + large))
-    if members.size < max(3, MINORITY * len(found.rows)):
-        return np.zeros(0, dtype=np.int64), 0.0
-    return members, float(np.median(order[at + 1 :]))
+def _second_group(survey: Survey, found: Residuals) -> tuple[np.ndarray, float]:
+    """Places of the smaller of two groups between which energies jump, and the jump; nothing where one group is all."""
+    nothing = np.zeros(0, dtype=np.int64), 0.0
+    one, other, jumps = found.jumps
+    if len(jumps) < 100 or len(found.rows) < FEWEST_MIXED:
+        return nothing
+    border = _valley(np.abs(jumps))
+    if border is None:
+        return nothing
+    size = len(found.rows)
+    up = np.bincount(one, jumps > border, size) + np.bincount(other, jumps < -border, size)
+    down = np.bincount(one, jumps < -border, size) + np.bincount(other, jumps > border, size)
+    score = np.sign(up - down)
+    calm = np.abs(jumps) <= border
+    for _ in range(5):  # those without a jump side with the structures like them
+        lent = np.bincount(one[calm], score[other[calm]], size) + np.bincount(other[calm], score[one[calm]], size)
+        score = np.where(score == 0, np.sign(lent), score)
+    score = _lonely(survey, found, score)
+    upper, lower = np.flatnonzero(score > 0), np.flatnonzero(score < 0)
+    smaller = upper if len(upper) <= len(lower) else lower
+    if len(smaller) < max(3, MINORITY * size):
+        return nothing
+    return smaller, float(np.median(np.abs(jumps)[~calm]))
 
 
-def _minority(found: Residuals, border: float) -> np.ndarray:
-    """Walk from neighbour to neighbour; the side changes where the energy jumps. The smaller side is returned."""
-    side = np.zeros(len(found.rows), dtype=np.int8)
-    for start in range(len(side)):
-        if side[start]:
+def _lonely(survey: Survey, found: Residuals, score: np.ndarray) -> np.ndarray:
+    """Side of those that have no structure like them: the one on which a fit of the others fits them better."""
+    known, lone = np.flatnonzero(score), np.flatnonzero(score == 0)
+    n = survey.atoms[found.rows].astype(np.float64)
+    columns = np.concatenate(
+        [survey.composition[found.rows] / n[:, None], survey.cloud[found.rows], score[:, None]], axis=1
+    )
+    energy = survey.energy[found.rows] / n
+    if not len(lone) or len(known) < 2 * columns.shape[1]:
+        return score
+    weights, *_ = np.linalg.lstsq(columns[known], energy[known], rcond=1e-10)
+    left = energy - columns @ weights
+    return np.where(score == 0, np.where(left * weights[-1] >= 0, 1.0, -1.0), score)
+
+
+def _valley(jumps: np.ndarray) -> float | None:
+    """A size that hardly any jump has, though many are smaller and many larger; None without one."""
+    ordered = np.sort(jumps)
+    best, least = None, VALLEY
+    for trial in np.geomspace(NOTABLE, max(ordered[-1], 1.01 * NOTABLE), 80):
+        below, low, high = np.searchsorted(ordered, (trial, trial / BROAD, trial * BROAD)) / len(ordered)
+        above = 1.0 - below
+        if min(above, below) < MINORITY * 1.5:
             continue
-        side[start], stack = 1, [start]
-        component = [start]
-        while stack:
-            here = stack.pop()
-            for other in found.nearest[here, :4].tolist():
-                if other >= 0 and not side[other]:
-                    same = abs(found.value[here] - found.value[other]) < border
-                    side[other] = side[here] if same else 3 - side[here]
-                    stack.append(other)
-                    component.append(other)
-        first = np.array(component)
-        if (side[first] == 2).sum() * 2 > len(first):
-            side[first] = 3 - side[first]
-    return np.flatnonzero(side == 2)
+        depth = float((high - low) / min(above, below))
+        if depth < least:
+            best, least = float(trial), depth
+    return best
 
 
-def _spikes(survey: Survey, where: str, found: Residuals, mixed: np.ndarray) -> Iterator[Finding]:
-    odd = (found.surprise / _strain(survey, found) > SURPRISING) & (np.abs(found.local) > NOTABLE)
+def _spikes(survey: Survey, where: str, rows: np.ndarray, found: Residuals, mixed: np.ndarray) -> Iterator[Finding]:
+    surprise = found.surprise / _strain(survey, found)
+    border = max(SURPRISING, TAIL * float(np.percentile(surprise, 96)))
+    odd = (surprise > border) & (np.abs(found.local) > NOTABLE)
+    odd |= np.isin(found.rows, broken_rows(survey, close_pairs(survey, rows)))
     odd[mixed] = False
     if not odd.any() or odd.mean() > MOST_OUTLIERS:
         return
     rows = found.rows[odd]
     most = float(np.abs(found.local[odd]).max())
-    text = f"{where}: the energies of {len(rows)} structures are up to {most:.3g} eV/atom from what structures like them have"
-    mend = "look at these calculations (not converged, another spin state?); forgefield data doctor FILE --fix OUT"
+    text = (
+        f"{where}: energies of {len(rows)} structures are up to {most:.3g} eV/atom from those of structures like them"
+    )
+    mend = "look at these calculations: not converged, another spin state?"
     yield Finding("outlier_energies", "warning", text, survey.places(rows), mend)
 
 
 def _strain(survey: Survey, found: Residuals) -> np.ndarray:
-    """How much higher than usual an energy may lie where forces are strong too: as the square of the forces."""
+    """How much higher than usual an energy may lie where forces or stress are strong too: as their square."""
     forces = survey.numbers["force_rms"][found.rows]
-    if not np.isfinite(forces).any():
-        return np.ones(len(forces))
-    times = np.nan_to_num(forces / max(float(np.nanmedian(forces)), 1e-3), nan=1.0)
-    return np.where(found.local > 0, np.clip(times**2, 1.0, 100.0), 1.0)
+    stress = np.sqrt((survey.stress[found.rows] ** 2).mean(axis=(1, 2)))
+    allowed = np.ones(len(found.rows))
+    for size in (forces, stress):
+        if np.isfinite(size).any():
+            times = np.nan_to_num(size / max(float(np.nanmedian(size)), 1e-3), nan=1.0)
+            allowed = np.maximum(allowed, np.clip(times**2, 1.0, 100.0))
+    return np.where(found.local > 0, allowed, 1.0)
 
 
 def _strong(survey: Survey, where: str, rows: np.ndarray, found: Residuals | None) -> Iterator[Finding]:
@@ -141,10 +170,10 @@ def _strong(survey: Survey, where: str, rows: np.ndarray, found: Residuals | Non
         odd &= ~np.isin(rows, high)
     if odd.any():
         text = (
-            f"{where}: {int(odd.sum())} structures have forces up to {float(largest[odd].max()):.3g} eV/Å, though no atoms "
-            f"are squeezed; 95 % of the others stay below {usual:.3g}"
+            f"{where}: {int(odd.sum())} structures have forces up to {float(largest[odd].max()):.3g} eV/Å, though no "
+            f"atoms are squeezed; 95 % of the others stay below {usual:.3g}"
         )
-        mend = "look at these calculations; forgefield data doctor FILE --fix OUT (leaves them out)"
+        mend = "look at these calculations, and leave them out"
         yield Finding("outlier_forces", "warning", text, survey.places(rows[odd]), mend)
 
 

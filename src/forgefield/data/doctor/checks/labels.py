@@ -11,7 +11,7 @@ from forgefield.core.catalog import Entry
 from forgefield.core.elements import symbol
 from forgefield.core.settings import Settings
 from forgefield.core.units import ENERGY
-from forgefield.data.doctor.finding import Finding, Place
+from forgefield.data.doctor.finding import Finding
 from forgefield.data.doctor.survey import Survey
 
 PLACEHOLDERS = (0.0, 1.0, -1.0, 99.0, -99.0, 999.0, -999.0, 9999.0, -9999.0, 99999.0, -99999.0)
@@ -100,18 +100,20 @@ def _placeholders(survey: Survey, where: str, rows: np.ndarray) -> Iterator[Find
     energy = survey.energy[rows]
     if len(rows) < 3:
         return
-    usual = np.median(np.abs(energy))
+    usual = float(np.median(energy))
     odd = np.abs(energy) > ABSURD
     for value in PLACEHOLDERS:
         hit = np.zeros(len(energy), dtype=bool)
         for unit in ENERGY.values():
             hit |= np.abs(energy - value * unit) <= 1e-12 * max(abs(value * unit), 1e-3)
-        if hit.any() and (hit.sum() > 1 or abs(abs(value) - usual) > 0.5 * usual) and not hit.all():
+        if hit.any() and (hit.sum() > 1 or abs(value - usual) > 0.5 * abs(usual)) and not hit.all():
             odd |= hit
     if odd.any() and not odd.all():
         first = float(energy[odd][0])
-        text = f"{where}: the energies of {int(odd.sum())} structures stand for missing values (the first: {first:g} eV)"
-        mend = "forgefield data doctor FILE --fix OUT (leaves them out)"
+        text = (
+            f"{where}: the energies of {int(odd.sum())} structures stand for missing values (the first: {first:g} eV)"
+        )
+        mend = "forgefield data doctor FILE --fix clean.xyz (leaves them out)"
         yield Finding("placeholder_values", "severe", text, survey.places(rows[odd]), mend)
 
 
@@ -124,12 +126,12 @@ def _repeats(survey: Survey, where: str, rows: np.ndarray) -> Iterator[Finding]:
         if len(there) < 3 or (label == "forces" and not (survey.numbers["force_rms"][there] > 0).any()):
             continue
         times = Counter(survey.prints[label][there].tolist())
-        value, count = times.most_common(1)[0]
+        count = times.most_common(1)[0][1]
         different = len(np.unique(np.round(survey.descriptor[there], 4), axis=0))
         if count >= 0.95 * len(there) and different > 0.5 * len(there) and different >= 3 and label != "forces":
             text = f"{where}: {label} is the same in {count} of {len(there)} structures, which differ"
             mend = f"data.{label}_key names another quantity? null reads no {label}"
-            yield Finding("constant_labels", "severe", text, survey.places(there[:1]), mend)
+            yield Finding("constant_labels", "severe", text, (), mend)
             continue
         if label == "energy" and _by_chance(survey.energy[there]):
             continue
@@ -144,8 +146,8 @@ def _copied(survey: Survey, rows: np.ndarray, label: str, times: Counter[str]) -
     """Rows whose label another row has too, although the distances differ clearly."""
     groups: dict[str, list[int]] = {}
     for row in rows.tolist():
-        if times[survey.prints[label][row]] > 1:
-            groups.setdefault(survey.prints[label][row], []).append(row)
+        if times[str(survey.prints[label][row])] > 1:
+            groups.setdefault(str(survey.prints[label][row]), []).append(row)
     wrong = []
     for members in groups.values():
         if label == "forces" and not survey.numbers["force_rms"][members[0]]:
@@ -186,10 +188,8 @@ def _silence(survey: Survey, where: str, rows: np.ndarray) -> Iterator[Finding]:
     everywhere = zero.sum() >= 3 and zero.sum() > 0.9 * (survey.numbers["polarity"][rows] > POLAR).sum()
     if everywhere or (zero.any() and len(loud) and np.median(loud) > SILENT):
         text = f"{where}: all forces of {int(zero.sum())} of {len(rows)} structures are exactly zero, without symmetry"
-        mend = "data.forces_key: null, or leave these frames out (--fix OUT): their forces were never computed"
-        yield Finding(
-            "zero_forces", "severe" if everywhere else "warning", text, survey.places(rows[zero]), mend
-        )
+        mend = "data.forces_key: null, or leave these frames out: their forces were never computed"
+        yield Finding("zero_forces", "severe" if everywhere else "warning", text, survey.places(rows[zero]), mend)
 
 
 def _digits(survey: Survey, where: str, rows: np.ndarray) -> Iterator[Finding]:
@@ -223,7 +223,7 @@ def _rounded(survey: Survey, where: str, rows: np.ndarray, step: float, what: st
     level = "warning" if step > ROUGH else "info"
     text = f"{where}: total energies are {what}, {size:.2g} meV apart ({each:.2g} meV/atom): no model can be better"
     mend = "go back to float64 energies, or subtract the atoms' energies before they are rounded"
-    yield Finding("rounded_energies", level, text, (Place(*survey.places(rows[:1])[0]),), mend)
+    yield Finding("rounded_energies", level, text, (), mend)
 
 
 ENTRY = Entry(Settings, examine, "missing, made up and rounded labels")

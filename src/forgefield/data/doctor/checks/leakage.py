@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
@@ -28,13 +28,19 @@ def examine(survey: Survey) -> Iterator[Finding]:
         held = np.flatnonzero((survey.part == part) & (survey.atoms > 1))
         if part == "train" or len(held) < FEWEST or len(train) < FEWEST:
             continue
-        touched, why = _by_frames(survey, train, held), "come right before or after a training frame of their trajectory"
+        touched, why = (
+            _by_frames(survey, train, held),
+            "come right before or after a training frame of their trajectory",
+        )
         least = TOUCHED * len(held)
         if len(touched) < least:
             touched, why = _by_names(survey, train, held), "belong to a trajectory that has frames in the training data"
         if len(touched) < least:
             least = NEARLY_ALL * len(held)
-            touched, why = _by_distances(survey, train, held), "are far closer to a training frame than frames usually are"
+            touched, why = (
+                _by_distances(survey, train, held),
+                "are far closer to a training frame than frames usually are",
+            )
         if len(touched) >= max(least, 3):
             text = (
                 f"{len(touched)} of {len(held)} {part} structures {why}: errors on them say little about new structures"
@@ -101,7 +107,7 @@ def _by_distances(survey: Survey, train: np.ndarray, held: np.ndarray) -> np.nda
         if len(known) < FEWEST or not len(asked):
             continue
         usual = _usual(survey, known)
-        gaps, _ = cKDTree(survey.descriptor[known]).query(survey.descriptor[asked])
+        gaps, _ = KDTree(survey.descriptor[known]).query(survey.descriptor[asked])
         touched += asked[gaps < LIKE * usual].tolist()
     return np.array(sorted(touched), dtype=np.int64)
 

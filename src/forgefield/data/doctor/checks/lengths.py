@@ -9,19 +9,19 @@ import numpy as np
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
 from forgefield.data.doctor.finding import Finding
+from forgefield.data.doctor.lengths import units_of
 from forgefield.data.doctor.survey import Survey
 
 OVERLAP = 0.5  # of the sum of covalent radii
-MERGED = 0.3  # Å: two atoms in one place
-NOBLE = {2, 10, 18, 36, 54, 86}
-BOHR_READ_AS_ANGSTROM, ANGSTROM_READ_AS_BOHR, NANOMETRES = (1.55, 2.4), (0.40, 0.64), (0.05, 0.2)
+IMAGE_OVERLAP = 0.6  # the same, of images
+DENSE, WIDE = 0.72, 1.1  # volume over the usual one; spread of the atoms over the cell's length
 
 
 def examine(survey: Survey) -> Iterator[Finding]:
     """Look at the nearest distances of every structure."""
     wrong_unit = np.zeros(len(survey), dtype=bool)
     for part, level, rows in survey.sources:
-        found = _unit(survey, rows)
+        found = units_of(survey, rows)
         if found is not None:
             wrong_unit[rows] = True
             ratio, unit = found
@@ -30,38 +30,22 @@ def examine(survey: Survey) -> Iterator[Finding]:
                 f"positions in {unit}?"
             )
             mend = f"data.length_unit: {'Ang' if unit.startswith('Å') else unit}"
-            yield Finding("length_unit", "severe", text, survey.places(rows[:1]), mend)
+            yield Finding("length_unit", "severe", text, (), mend)
     yield from _overlaps(survey, ~wrong_unit)
     yield from _lone(survey, ~wrong_unit)
-
-
-def _unit(survey: Survey, rows: np.ndarray) -> tuple[float, str] | None:
-    noble = np.isin(survey.elements, list(NOBLE))
-    rows = rows[(survey.atoms[rows] > 1) & (survey.composition[rows][:, noble].sum(axis=1) == 0)]
-    typical = survey.numbers["typical"][rows]
-    if not len(rows):
-        return None
-    middle = float(np.median(typical))
-    for (low, high), unit in (
-        (BOHR_READ_AS_ANGSTROM, "bohr"),
-        (ANGSTROM_READ_AS_BOHR, "Å, but read as bohr"),
-        (NANOMETRES, "nm"),
-    ):
-        if low < middle < high and np.mean((typical > low) & (typical < high)) > 0.7:
-            return middle, unit
-    return None
 
 
 def _overlaps(survey: Survey, rest: np.ndarray) -> Iterator[Finding]:
     closest, own = survey.numbers["closest"], survey.numbers["closest_own"]
     short = rest & (closest < OVERLAP)
-    image = short & (own > np.maximum(1.3 * closest, OVERLAP))
+    image = rest & (closest < IMAGE_OVERLAP) & (own > np.maximum(1.3 * closest, OVERLAP))
+    image |= rest & _outside(survey)
     for name, chosen, text, mend in (
         (
             "overlapping_atoms",
             np.flatnonzero(short & ~image),
             "have atoms closer than half the sum of their covalent radii",
-            "forgefield data doctor FILE --fix OUT (leaves them out)",
+            "forgefield data doctor FILE --fix clean.xyz (leaves them out)",
         ),
         (
             "cell_too_small",
@@ -74,6 +58,18 @@ def _overlaps(survey: Survey, rest: np.ndarray) -> Iterator[Finding]:
             least = float(survey.numbers["closest_length"][chosen].min())
             text = f"{len(chosen)} structures {text} (the closest: {least:.3f} Å)"
             yield Finding(name, "severe", text, survey.places(chosen), mend)
+
+
+def _outside(survey: Survey) -> np.ndarray:
+    """Whether atoms reach beyond a cell that is smaller than those of the same composition, (S,)."""
+    share = np.full(len(survey), np.nan)
+    formulas = survey.composition // np.gcd.reduce(survey.composition, axis=1)[:, None]
+    codes = np.unique(formulas, axis=0, return_inverse=True)[1].reshape(-1)
+    for code in np.unique(codes[survey.volume > 0]):
+        rows = np.flatnonzero((codes == code) & (survey.volume > 0))
+        each = survey.volume[rows] / survey.atoms[rows]
+        share[rows] = each / np.median(each)
+    return (share < DENSE) & (survey.numbers["width"] > WIDE)
 
 
 def _lone(survey: Survey, rest: np.ndarray) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from forgefield.core.settings import Settings
 from forgefield.core.units import GPA
 from forgefield.data.doctor.close import Work, close_pairs, weighted_slope
 from forgefield.data.doctor.finding import Finding
+from forgefield.data.doctor.lengths import units_of
 from forgefield.data.doctor.survey import Survey
 
 CLEAR = 0.5  # misfit: below, a reading explains the energies
@@ -38,7 +39,9 @@ def examine(survey: Survey) -> Iterator[Finding]:
     """Judge every source on its own."""
     for part, level, rows in survey.sources:
         if np.isfinite(survey.stress[rows]).all(axis=(1, 2)).sum() >= FEWEST:
-            work = close_pairs(survey, rows)
+            if units_of(survey, rows) is not None or f"unit of energy {part} {level}" in survey.memory:
+                continue
+            work = close_pairs(survey, rows[survey.atoms[rows] > 1])
             yield from _judge(survey, survey.title(part, level), rows, work)
 
 
@@ -57,12 +60,15 @@ def _judge(survey: Survey, where: str, rows: np.ndarray, work: Work) -> Iterator
                 best = trial
     if best.left > CLEAR or not np.isfinite(best.slope):
         return
-    first = survey.places(rows[:1])
+    first = ()
     if best.order != (0, 1, 2):
-        text = f"{where}: energies of strained cells fit the stress only if its off-diagonal components are {ORDERS[best.order]}"
+        order = ORDERS[best.order]
+        text = f"{where}: energies of strained cells fit the stress only if its off-diagonal components are {order}"
         mend = "reorder the six components: ForgeField reads xx yy zz yz xz xy; VASP writes xx yy zz xy yz zx"
         yield Finding("stress_order", "severe", text, first, mend)
-    yield from _size(where, best, first, _modulus(work, strained), float(np.median(survey.volume[rows])), work, rise, strained)
+    yield from _size(
+        where, best, first, _modulus(work, strained), float(np.median(survey.volume[rows])), work, rise, strained
+    )
 
 
 def _read(work: Work, rise: np.ndarray, chosen: np.ndarray, order: tuple[int, ...], *, virial: bool) -> Reading:
@@ -88,14 +94,20 @@ def _modulus(work: Work, chosen: np.ndarray) -> float:
 
 
 def _size(
-    where: str, best: Reading, first: tuple, modulus: float, volume: float, work: Work, rise: np.ndarray, chosen: np.ndarray
+    where: str,
+    best: Reading,
+    first: tuple,
+    modulus: float,
+    volume: float,
+    work: Work,
+    rise: np.ndarray,
+    chosen: np.ndarray,
 ) -> Iterator[Finding]:
     """The stress is 1/slope times what it should be."""
     virial, slope = best.virial, best.slope
-    if not virial and _unit(1.0 / slope)[1] > TOLERANCE:  # volumes may all be alike: a virial then looks like a factor
-        other = _read(work, rise, chosen, best.order, virial=True)
-        if other.left < 1.2 * best.left + 0.05 and _unit(1.0 / other.slope)[1] < TOLERANCE:
-            virial, slope = True, other.slope
+    other = _read(work, rise, chosen, best.order, virial=not virial)
+    if other.left < 1.2 * best.left + 0.05:  # volumes are alike: a virial looks like a factor
+        virial, slope = min((virial, slope), (other.virial, other.slope), key=lambda way: _strangeness(*way))
     unit, off = _unit(1.0 / slope)
     if virial:
         sign = "" if slope < 0 else "; data.stress_sign: vasp"
@@ -116,6 +128,13 @@ def _size(
         else:
             text = f"{where}: the stress is {size}, yet of a usual size ({modulus:.0f} GPa): the energies are wrong"
             yield Finding("energy_unit", "severe", text, first, "check data.energy_unit")
+
+
+def _strangeness(virial: bool, slope: float) -> float:
+    """By how much (log) a slope misses what it should be: one of the units, or 1 for a virial."""
+    if not np.isfinite(slope) or slope == 0:
+        return np.inf
+    return abs(np.log(abs(slope))) if virial else _unit(1.0 / slope)[1]
 
 
 def _unit(measured: float) -> tuple[str, float]:
