@@ -42,7 +42,7 @@ def examine(survey: Survey) -> Iterator[Finding]:
             if mixed.size:
                 text = (
                     f"{where}: energies of {len(mixed)} of {len(found.rows)} structures lie about {step:.3g} "
-                    "eV/atom apart from those of structures like them: two levels of theory or two settings in one source?"
+                    "eV/atom apart from those of structures like them: two levels of theory in one source?"
                 )
                 mend = "give each level its own file and data.head_key, or leave one out"
                 yield Finding("mixed_theory", "severe", text, survey.places(found.rows[mixed]), mend)
