@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field, field_validator
 from forgefield.core.elements import number
 from forgefield.core.errors import ForgeError
 from forgefield.core.settings import Settings
+from forgefield.data.doctor.rules import check_names
 from forgefield.data.reading import Reading
 from forgefield.data.sources import Sources
 from forgefield.data.split_settings import SplitSettings, as_split
@@ -103,6 +104,11 @@ class DataSettings(Reading):
         description="Draw with replacement: each draw is independent, and some structures of an epoch come twice. "
         "false: none of a source comes again before all others of it have come, across epochs.",
     )
+    accept: tuple[str, ...] = Field(
+        default=(),
+        description="Severe findings of `forgefield data doctor` that do not stop training, by name: "
+        "[leaked_duplicates]. Each stands in run.json and in the report.",
+    )
     e0: Literal["auto", "isolated", "least_squares"] | Energies | dict[str, Energies] | Path = Field(
         default="auto",
         description="Energy of each isolated atom. isolated: from frames of one atom in the training data; "
@@ -130,6 +136,12 @@ class DataSettings(Reading):
     @classmethod
     def _word_or_file(cls, value: Any) -> Any:
         return as_split(value)
+
+    @field_validator("accept")
+    @classmethod
+    def _known_findings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_names(value)
+        return value
 
     @field_validator("e0", mode="before")
     @classmethod

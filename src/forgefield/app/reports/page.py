@@ -8,6 +8,7 @@ from pathlib import Path
 
 from forgefield.app.reports import breakdown, charts, tables
 from forgefield.app.reports.contents import Contents, read_contents
+from forgefield.app.reports.examined_data import doctor_table
 from forgefield.app.reports.markup import (
     card,
     code,
@@ -54,6 +55,7 @@ def render(contents: Contents) -> str:
         section(
             "data", "Data", _cards(("Sets and split", tables.data_facts(contents)), tables.reference_energies(contents))
         ),
+        section("doctor", "What the data check found", doctor_table(contents)),
         section(
             "model",
             "Model and training",

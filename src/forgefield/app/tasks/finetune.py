@@ -11,6 +11,7 @@ from forgefield.app.run import RunConfig, save_resolved
 from forgefield.app.tasks import resume
 from forgefield.app.tasks.steps.concluding import conclude
 from forgefield.app.tasks.steps.datasets import load_training_data, note_training_data
+from forgefield.app.tasks.steps.examining import examine_training_data
 from forgefield.app.tasks.steps.fitting import checking_loader, fit_model
 from forgefield.app.tasks.steps.going_on import as_resumed
 from forgefield.app.tasks.steps.models import find_bundle, measure_data, note_model
@@ -41,6 +42,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
     with new_run(config, console) as run:
         data = load_training_data(run)
         note_training_data(run, data)
+        examine_training_data(run, data)
         with run.record.stage("loading"):
             start = begin(run, data)
         note_model(run, start.potential)

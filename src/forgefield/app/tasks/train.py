@@ -8,6 +8,7 @@ from forgefield.app.run import RunConfig
 from forgefield.app.tasks import resume
 from forgefield.app.tasks.steps.concluding import conclude
 from forgefield.app.tasks.steps.datasets import load_training_data, note_training_data
+from forgefield.app.tasks.steps.examining import examine_training_data
 from forgefield.app.tasks.steps.fitting import fit_model
 from forgefield.app.tasks.steps.going_on import as_resumed
 from forgefield.app.tasks.steps.models import build_new
@@ -28,6 +29,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
     with new_run(config, console) as run:
         data = load_training_data(run)
         note_training_data(run, data)
+        examine_training_data(run, data)
         potential = build_new(run, data)
         result = fit_model(run, potential, data)
         return conclude(run, potential, data, result)

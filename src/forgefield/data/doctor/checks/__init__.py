@@ -1,0 +1,1 @@
+"""Families of checks, one file each: ENTRY builds a function from a survey to findings."""

@@ -1,0 +1,217 @@
+"""The doctor finds planted faults in good structures, and is quiet on the good structures."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from forgefield.core.structure import Structure
+from forgefield.data.dataset import Dataset
+from forgefield.data.doctor.examine import examine
+from forgefield.data.doctor.finding import Finding
+from forgefield.data.doctor.rules import RULES
+from forgefield.data.doctor.sameness import difference
+from forgefield.data.reader import ListFrames
+from forgefield.data.settings import DataSettings
+
+ROOT = Path(__file__).parent.parent.parent.parent
+_spec = importlib.util.spec_from_file_location("doctor_plant", Path(__file__).parent / "plant.py")
+plant = importlib.util.module_from_spec(_spec)
+sys.modules["doctor_plant"] = plant
+_spec.loader.exec_module(plant)
+
+
+def springs(count: int, random: np.random.Generator) -> list[Structure]:
+    """Water-like molecules whose energies and forces belong together, each turned at random."""
+    rest, strong = np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), (48.0, 48.0, 12.0)
+    pairs = ((0, 1), (0, 2), (1, 2))
+    made = []
+    for index in range(count):
+        positions = rest + random.normal(0, 0.05, (3, 3))
+        energy, forces = -76.4 * 27.2114, np.zeros((3, 3))
+        for (i, j), k in zip(pairs, strong, strict=True):
+            vector = positions[j] - positions[i]
+            length = np.linalg.norm(vector)
+            stretch = length - np.linalg.norm(rest[j] - rest[i])
+            energy += 0.5 * k * stretch**2
+            forces[j] -= k * stretch * vector / length
+            forces[i] += k * stretch * vector / length
+        labels = {"energy": np.float64(energy), "forces": forces}
+        made.append(plant.disguised(Structure([8, 1, 1], positions, labels=labels, origin=f"w: frame {index}"), random))
+    return [dataclasses.replace(s, origin=f"w.xyz: frame {k}") for k, s in enumerate(made)]
+
+
+def found_in(frames: list[Structure], **more: list[Structure]) -> list[Finding]:
+    return examine({"train": plant.as_dataset(frames), **{k: plant.as_dataset(v) for k, v in more.items()}})
+
+
+def names(findings: list[Finding]) -> set[str]:
+    return {f.name for f in findings if f.level != "info"}
+
+
+@pytest.fixture(scope="module")
+def water() -> list[Structure]:
+    return springs(150, np.random.default_rng(5))
+
+
+def test_good_data_are_left_in_peace(water: list[Structure]) -> None:
+    assert names(found_in(water)) == set()
+
+
+def test_one_lone_structure_is_enough() -> None:
+    frames = [Structure([14], np.zeros((1, 3)), labels={"energy": np.float64(-3.0)})]
+    assert names(found_in(frames)) == set()
+
+
+WHOLE = ["energy_unit", "energy_per_atom", "forces_sign", "forces_unit", "length_unit", "rounded_energies"]
+FEW = ["net_force", "overlapping_atoms", "lone_atoms", "zero_forces", "placeholder_values", "outlier_energies"]
+PAIRS = ["duplicates", "near_duplicates", "leaked_duplicates", "leaked_near_duplicates", "contradicting_labels"]
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *FEW, *PAIRS, "outlier_forces", "constant_labels"])
+def test_planted_faults_are_found(water: list[Structure], name: str) -> None:
+    for seed in range(2):
+        for _, way, what in plant.FAULTS[name]:
+            assert plant.is_found(name, *way(water, np.random.default_rng(seed))), f"{what}, seed {seed}"
+
+
+def test_findings_name_the_structures_with_their_origin(water: list[Structure]) -> None:
+    frames = [plant.pushed(s, np.random.default_rng(1)) if k == 17 else s for k, s in enumerate(water)]
+    (finding,) = (f for f in found_in(frames) if f.name == "net_force")
+    assert [(p.part, p.index, p.origin) for p in finding.places] == [("train", 17, "w.xyz: frame 17")]
+    assert finding.mend
+
+
+@pytest.mark.parametrize(
+    ("charge", "multiplicity", "wrong"), [(0, 1, False), (0, 2, True), (1, 2, False), (1, 1, True)]
+)
+def test_charge_and_multiplicity_fit_the_electrons(
+    water: list[Structure], charge: int, multiplicity: int, wrong: bool
+) -> None:
+    frames = [dataclasses.replace(water[0], charge=charge, multiplicity=multiplicity), *water[1:30]]
+    assert ("impossible_spin" in names(found_in(frames))) == wrong
+
+
+def test_a_crystal_is_the_same_in_another_cell_and_a_multiple_of_it() -> None:
+    random = np.random.default_rng(3)
+    cell = np.array([[3.0, 0.2, 0], [0, 3.3, 0.1], [0.3, 0, 3.7]])
+    labels = {"forces": np.zeros((4, 3)), "energy": np.float64(-20.0)}
+    steps = np.array([[0.1, 0.1, 0.1], [0.6, 0.5, 0.1], [0.2, 0.6, 0.6], [0.6, 0.1, 0.55]])
+    crystal = Structure([22, 8, 8, 22], steps @ cell, cell, [True] * 3, labels)
+    assert difference(crystal, plant.disguised(crystal, random)) < 1e-9
+    double = Structure(
+        np.tile(crystal.numbers, 2),
+        np.concatenate([crystal.positions, crystal.positions + cell[1]]),
+        np.diag([1, 2, 1]) @ cell,
+        [True] * 3,
+    )
+    assert difference(crystal, double) < 1e-9
+    moved = dataclasses.replace(crystal, positions=crystal.positions + random.normal(0, 0.05, (4, 3)))
+    assert difference(crystal, moved) > 0.01
+
+
+def test_stress_faults_of_strained_crystals() -> None:
+    frames = plant.springy_crystals(120, np.random.default_rng(2))
+    assert names(found_in(frames)) == set()
+    for name in ("stress_sign", "stress_unit", "stress_is_virial", "stress_order"):
+        for _, way, what in plant.FAULTS[name]:
+            assert plant.is_found(name, *way(frames, np.random.default_rng(0))), f"{name}: {what}"
+
+
+def test_unreadable_structures_are_told(water: list[Structure]) -> None:
+    class Broken(ListFrames):
+        def __getitem__(self, index: int) -> Structure:
+            return (
+                dataclasses.replace(super().__getitem__(index), weight=-1.0)
+                if index == 3
+                else super().__getitem__(index)
+            )
+
+    (finding,) = (f for f in examine({"train": Dataset([Broken(water[:30])])}) if f.name == "unreadable")
+    assert [p.index for p in finding.places] == [3]
+
+
+def test_unknown_names_are_not_accepted() -> None:
+    with pytest.raises(ValueError, match="leaked_duplicates"):
+        DataSettings(accept=("leaked_duplicate",))
+    assert DataSettings(accept=("leaked_duplicates",)).accept == ("leaked_duplicates",)
+
+
+def test_every_finding_is_explained() -> None:
+    text = (ROOT / "docs" / "doctor.md").read_text()
+    assert not [name for name in RULES if f"`{name}`" not in text]
+
+
+def test_command_line(water: list[Structure], tmp_path: Path) -> None:
+    from ase.io import write
+
+    from forgefield.app.cli import app
+    from forgefield.data.doctor.mending import _atoms
+
+    frames = [*water[:60], plant.disguised(water[3], np.random.default_rng(0)), plant.scaled(water[60], energy=0.0)]
+    write(tmp_path / "a.xyz", [_atoms(s) for s in frames], format="extxyz")
+    arguments = [
+        "data",
+        "doctor",
+        str(tmp_path / "a.xyz"),
+        "--json",
+        str(tmp_path / "f.json"),
+        "--fix",
+        str(tmp_path / "b.xyz"),
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert "placeholder_values" in result.output
+    found = {
+        f["name"]: [p["index"] for p in f["places"]] for f in json.loads((tmp_path / "f.json").read_text())["findings"]
+    }
+    assert found["duplicates"] == [60]
+    assert found["placeholder_values"] == [61]
+    again = CliRunner().invoke(app, ["data", "doctor", str(tmp_path / "b.xyz")])
+    assert again.exit_code == 0, again.output
+
+
+SHARED = os.environ.get("FORGEFIELD_DATA")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SHARED is None, reason="FORGEFIELD_DATA names no folder with the real sets")
+def test_recall_on_real_sets() -> None:
+    """At least 95 % of ten cases of each kind, on each set it is planted in."""
+    good = plant.load(Path(SHARED or ""))
+    lines, missed = [], []
+    for name, ways in plant.FAULTS.items():
+        results = [
+            plant.is_found(name, *way(good[kind], np.random.default_rng([seed, len(kind)])))
+            for sets, way, _ in ways
+            for kind in sets
+            for seed in range(10)
+        ]
+        lines.append(f"{name:24} {sum(results)}/{len(results)}")
+        if sum(results) < 0.95 * len(results):
+            missed.append(name)
+    print("\n".join(lines))
+    assert not missed, "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_structures_take_minutes(water: list[Structure]) -> None:
+    random = np.random.default_rng(0)
+    base = np.concatenate([s.positions + np.array([3.0 * k, 0, 0]) for k, s in enumerate(water[:9])])
+    frames = []
+    for k in range(100_000):
+        labels = {"energy": np.float64(random.normal(-100, 1)), "forces": random.normal(0, 1, (27, 3))}
+        moved = base + random.normal(0, 0.05, base.shape)
+        frames.append(Structure(np.tile([8, 1, 1], 9), moved, labels=labels, origin=f"big.xyz: frame {k}"))
+    start = time.process_time()
+    examine({"train": plant.as_dataset(frames)})
+    assert time.process_time() - start < 300
