@@ -24,6 +24,7 @@ LONG_FILE, LONG_FUNCTION, DEEP = 500, 80, 4
 PLUGINS = [
     "data/readers",
     "data/writers",
+    "data/doctor/checks",
     "models/architectures",
     "models/physics",
     "train/losses",

@@ -11,7 +11,7 @@ from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
-from forgefield.data.isolated import is_isolated
+from forgefield.data.isolated import are_isolated
 from forgefield.data.split import Split, split_dataset, too_few
 from forgefield.data.split_settings import Part, SplitSettings
 from forgefield.data.trajectories import Trajectory, TrajectoryFinder
@@ -73,13 +73,12 @@ def _count(part: Part, n: int) -> int:
 def _survey(dataset: Dataset, settings: SplitSettings) -> Survey:
     """Pass over the structures once, in the order of the files."""
     order = np.argsort(dataset.indices, kind="stable")
-    free = np.zeros(len(dataset), dtype=bool)
+    free = are_isolated(dataset)
     looks = settings.method == "auto" or (settings.method == "groups" and settings.by == "trajectory")
     named = settings.method == "groups" and settings.by not in ("trajectory", "source")
     finder, groups = TrajectoryFinder(), [""] * len(dataset)
     for place in order.tolist():
         structure = dataset[place]
-        free[place] = is_isolated(structure)
         if looks:
             finder.add(structure)
         if named and not free[place]:
