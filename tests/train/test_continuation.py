@@ -12,6 +12,7 @@ from test_resume import TRAIN, VAL, record, run, tensors
 from toy import load, make_potential, quiet, same
 
 from forgefield.core.errors import ConfigError, DataError, ModelError
+from forgefield.data.settings import DataSettings
 from forgefield.train import upgrades
 from forgefield.train.checkpoint import load_checkpoint, save_checkpoint
 from forgefield.train.continuation import Stamp, accepts, check_stamp, described_changes, refused, settle
@@ -48,7 +49,7 @@ def test_every_earlier_format_has_an_upgrade_and_a_fixture():
     assert reached == set(upgrades.UPGRADES)
 
 
-@pytest.mark.parametrize("name", ["format-1"])
+@pytest.mark.parametrize("name", ["format-1", "format-2"])
 def test_an_earlier_format_goes_on(tmp_path, name):
     """The fixture was made elsewhere, so its first half is rounded as there; the second half is ours."""
     run(tmp_path / "a", quiet(epochs=2, **OLD))
@@ -62,7 +63,23 @@ def test_an_earlier_format_goes_on(tmp_path, name):
         assert torch.allclose(value.double(), continued[key].double(), rtol=1e-9, atol=1e-12), key
     assert record(tmp_path / "b")["format"] == upgrades.FORMAT
     assert record(tmp_path / "a")["random"] == record(tmp_path / "b")["random"]
-    assert events(tmp_path / "b") == ["checkpoint: read as forgefield-checkpoint-1, continued as " + upgrades.FORMAT]
+    assert events(tmp_path / "b") == [
+        f"checkpoint: read as forgefield-checkpoint-{name[-1]}, continued as {upgrades.FORMAT}"
+    ]
+
+
+def test_a_run_of_format_2_with_usual_data_keys_goes_on_with_todays(tmp_path):
+    for name in ("last", "best"):
+        shutil.copytree(FIXTURES / "format-2", tmp_path / "checkpoints" / name)
+    today = {f"data.{key}": value for key, value in DataSettings().model_dump(mode="json").items()}
+    known = json.loads((FIXTURES / "format-2" / "state.json").read_text())["stamp"]["described"]
+    left_out = {"train", "val", "test", "test_indices", "lmdb", "batch_size", "format"}  # free to change
+    today = {key: value for key, value in today.items() if key.removeprefix("data.") not in left_out}
+    assert known.keys() < today.keys()
+    with pytest.raises(ConfigError, match=r"data\.energy_unit was 'auto', is 'Ha'"):
+        run(tmp_path, quiet(epochs=4, **OLD), resume=True, described={**today, "data.energy_unit": "Ha"})
+    run(tmp_path, quiet(epochs=4, **OLD), resume=True, described=today)
+    assert record(tmp_path)["format"] == upgrades.FORMAT
 
 
 def test_an_accepted_rate_keeps_what_the_schedule_of_an_earlier_format_has_done(tmp_path):

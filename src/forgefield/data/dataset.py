@@ -218,7 +218,8 @@ def open_frames(path: Path, format: str, keys: LabelKeys, units: LabelUnits, sel
     name = FORMAT_ALIASES.get(format, format)
     name = detect_format(path) if name == "auto" else name
     entry = Catalog(READERS).entry(name)
-    reader: Reader = entry.build(entry.settings(keys=keys, units=units, select=select))
+    block: dict[str, Any] = {"keys": keys, "units": units, "select": select}
+    reader: Reader = entry.build(entry.settings(**block))
     if select is not None and not reader.selects:
         raise DataError(f"records of {name} cannot be selected", str(path), "remove data.select; it is for databases")
     return reader.open(path)

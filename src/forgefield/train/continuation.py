@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgefield.core.errors import ConfigError, DataError
+from forgefield.data.settings import DataSettings
 from forgefield.train.keys.groups import GroupKeys
 from forgefield.train.keys.loss import LossKeys
 from forgefield.train.keys.optimization import OptimizationKeys
@@ -95,9 +96,14 @@ def settings_changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[
 
 
 def described_changes(there: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> list[Change]:
-    """Return the other keys that differ; none where one side is not known."""
+    """Return the other keys that differ; none where one side is not known.
+
+    A key of `data` that the checkpoint does not know had its default.
+    """
     if there is None or here is None:
         return []
+    default = {f"data.{key}": value for key, value in DataSettings().model_dump(mode="json").items()}
+    there = {key: default[key] for key in default.keys() & here.keys()} | dict(there)
     keys = sorted(there.keys() | here.keys())
     return [Change(key, there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key)]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forgefield.core.errors import ModelError
 
-FORMAT = "forgefield-checkpoint-2"
+FORMAT = "forgefield-checkpoint-3"
 Record = dict[str, Any]
 Tensors = dict[str, Tensor]
 
@@ -41,8 +41,28 @@ def _tell_rates(record: Record) -> None:
         record["schedule"] = {"first": first, "rates": rates, "updates": updates, "schedule": state, "rests": False}
 
 
+_OPEN_SINCE_3 = {
+    **{
+        "data.energy_unit": "eV",
+        "data.length_unit": "Ang",
+        "data.stress_unit": "eV/Ang^3",
+        "data.dipole_unit": "e*Ang",
+    },
+    **{"data.stress_sign": "ase", "data.charges_key": None, "data.spin_charges_key": None, "data.dipole_key": None},
+}
+"""What was usual for keys of data that are now `auto` unless given: what the file declares, or the same as before."""
+
+
+def _to_3(record: Record, tensors: Tensors) -> None:
+    """Units and names of labels are left to the file where they are as usual."""
+    del tensors
+    described = record["stamp"]["described"] or {}
+    described.update({key: "auto" for key, usual in _OPEN_SINCE_3.items() if described.get(key, "") == usual})
+
+
 UPGRADES: dict[str, tuple[str, Callable[[Record, Tensors], None]]] = {
     "forgefield-checkpoint-1": ("forgefield-checkpoint-2", _to_2),
+    "forgefield-checkpoint-2": ("forgefield-checkpoint-3", _to_3),
 }
 """By format: the next one, and what changes record and tensors into it, in place."""
 

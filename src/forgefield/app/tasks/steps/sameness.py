@@ -11,7 +11,7 @@ from forgefield.train.settings import RESUME_MAY_CHANGE
 
 FREE = {"name", "id", "task", "run_dir", "model_in", "device", "output", "export", "eval", "accept"}
 """Keys that may differ from the run that is continued."""
-FREE_DATA = {"train", "val", "test", "test_indices", "lmdb", "batch_size", "format"}
+FREE_DATA = {"train", "val", "test", "test_indices", "lmdb", "batch_size", "format", "accept", "on_error"}
 """Keys of `data` that may differ: the contents are compared by their fingerprint instead."""
 FREE_MODEL = {"manifest", "weights", "head", "export"}
 
