@@ -403,7 +403,10 @@ void edge_second(const EdgePlan& plan, const Edges<T>& e, const Tour& tour, cons
           if (v.weights) fetch<R>(v.weights + next, e.n_weights, C);
         }
         direct(mine.y.data(), e.harmonics + p * e.n_harmonics, e.sign[slot], e.n_harmonics);
-        if (v.harmonics) direct(mine.u.data(), v.harmonics + p * e.n_harmonics, e.sign[slot], e.n_harmonics);
+        if (v.harmonics)
+          direct(mine.u.data(), v.harmonics + p * e.n_harmonics, e.sign[slot], e.n_harmonics);
+        else
+          std::fill_n(mine.u.data(), e.n_harmonics, T(0));
         T* g_y = mine.g_y.data();
         std::fill_n(g_y, e.n_harmonics, T(0));
         T* rows = sum ? mine.rows.data() : nullptr;

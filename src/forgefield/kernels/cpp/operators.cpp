@@ -13,7 +13,10 @@
 
 #include "contraction.h"
 #include "edge_product.h"
+#include "gradients.h"
 #include "linear_operator.h"
+#include "mix_operator.h"
+#include "network_operator.h"
 
 namespace {
 using at::Tensor;
@@ -311,9 +314,26 @@ TORCH_LIBRARY_IMPL(forgefield, CPU, m) {
   m.impl("gated_backward", gated_backward);
   m.impl("linear", linear_maps::linear);
   m.impl("linear_weights", linear_maps::linear_weights);
+  m.impl("mix", mixing::mix);
+  m.impl("mix_adjoint", mixing::mix_adjoint);
+  m.impl("mix_weights", mixing::mix_weights);
+  m.impl("network", networks::network);
+  m.impl("network_adjoint", networks::network_adjoint);
+  m.impl("network_backward", networks::network_backward);
+  m.impl("network_second", networks::network_second);
 }
 
-TORCH_LIBRARY_IMPL(forgefield, Autograd, m) {
+TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
+  m.impl("edge_product", gradients::edge_product);
+  m.impl("edge_product_adjoint", gradients::edge_product_adjoint);
+  m.impl("contraction", gradients::contraction);
+  m.impl("contraction_adjoint", gradients::contraction_adjoint);
+  m.impl("gated", gradients::gated);
   m.impl("linear", linear_maps::linear_autograd);
   m.impl("linear_weights", linear_maps::weights_autograd);
+  m.impl("mix", mixing::recorded::mix);
+  m.impl("mix_adjoint", mixing::recorded::mix_adjoint);
+  m.impl("mix_weights", mixing::recorded::mix_weights);
+  m.impl("network", networks::recorded::network);
+  m.impl("network_adjoint", networks::recorded::network_adjoint);
 }

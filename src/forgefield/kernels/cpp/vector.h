@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#include <vector>
+#include <memory>
 
 // B bytes of numbers T: as a value, and as it lies in memory that is aligned to single numbers only.
 template <class T, int B>
@@ -19,21 +19,22 @@ struct Vector<double, 8> {
   typedef double type, loose;
 };
 
-// Numbers that start on a cache line: a wide row then never straddles two.
+// Room for numbers, not set to anything, from a cache line on: a wide row then never straddles two.
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(int64_t size) : memory_(size + 64 / sizeof(T)) {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
-    first_ = memory_.data() + ((64 - address % 64) % 64) / sizeof(T);
+  explicit Scratch(int64_t size) : size_(size), memory_(new T[size + 64 / sizeof(T)]) {
+    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+    first_ = memory_.get() + ((64 - address % 64) % 64) / sizeof(T);
   }
-  Scratch(const Scratch& other) : Scratch(int64_t(other.memory_.size()) - 64 / int64_t(sizeof(T))) {}
+  Scratch(const Scratch& other) : Scratch(other.size_) {}
   Scratch& operator=(const Scratch&) = delete;
   T* data() { return first_; }
   T& operator[](int64_t i) { return first_[i]; }
 
  private:
-  std::vector<T> memory_;
+  int64_t size_;
+  std::unique_ptr<T[]> memory_;
   T* first_;
 };
 
