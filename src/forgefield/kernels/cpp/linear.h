@@ -118,6 +118,11 @@ void gather_rows(T* to, int64_t to_step, const T* from, int64_t rows, int64_t of
 
 constexpr int64_t SUMMED = 96;  // rows that are gathered at a time
 
+template <class T>
+constexpr bool near(int64_t columns) {  // such rows are used where they lie: they share no few sets of the first-level cache
+  return columns * int64_t(sizeof(T)) <= 512;
+}
+
 // g(block, set) = scale x sum over rows of in^T x gradient: (depth, columns) each.
 template <class T>
 void sum_outer(const Maps& m, const T* in, const T* gradient, T* out, T scale) {
@@ -138,15 +143,23 @@ void sum_outer(const Maps& m, const T* in, const T* gradient, T* out, T scale) {
         for (int64_t row = 0; row < deep; ++row) std::fill_n(to + row * m.columns, std::min(PANEL<T>, m.columns - c), T(0));
       for (int64_t begin = 0; begin < rows; begin += SUMMED) {
         const int64_t end = std::min(rows, begin + SUMMED);
-        gather_rows(left.data(), share, in, m.rows_in, b.in, m.depth, b, m.first[z], begin, end, k, deep);
-        gather_rows(right.data(), PANEL<T>, gradient, m.rows_out, b.out, m.columns, b, m.first[z], begin, end, c,
-                    std::min(PANEL<T>, m.columns - c));
+        const T *a = left.data(), *g = right.data();
+        int64_t a_step = share, g_step = PANEL<T>;
+        if (b.width == m.rows_in && near<T>(m.depth))
+          a = in + (m.first[z] * b.width + begin) * m.depth + k, a_step = m.depth;
+        else
+          gather_rows(left.data(), share, in, m.rows_in, b.in, m.depth, b, m.first[z], begin, end, k, deep);
+        if (b.width == m.rows_out && near<T>(m.columns) && m.columns - c >= PANEL<T>)
+          g = gradient + (m.first[z] * b.width + begin) * m.columns + c, g_step = m.columns;
+        else
+          gather_rows(right.data(), PANEL<T>, gradient, m.rows_out, b.out, m.columns, b, m.first[z], begin, end, c,
+                      std::min(PANEL<T>, m.columns - c));
         for (int64_t row = 0; row < deep; row += TALL) {
           Tile<T> tile;
           tile.rows = int(std::min<int64_t>(TALL, deep - row));
           for (int t = 0; t < tile.rows; ++t)
-            tile.from[t] = left.data() + row + t, tile.to[t] = to + (row + t) * m.columns;
-          multiply(tile, end - begin, share, right.data(), PANEL<T>, scale, begin == 0, m.columns - c);
+            tile.from[t] = a + row + t, tile.to[t] = to + (row + t) * m.columns;
+          multiply(tile, end - begin, a_step, g, g_step, scale, begin == 0, m.columns - c);
         }
       }
     }

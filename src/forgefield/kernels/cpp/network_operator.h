@@ -20,8 +20,9 @@ struct Net {
   int64_t rows;
   double gain;
   at::TensorOptions options;
-  Net(int64_t rows_, TensorList given, TensorList hidden, double gain_, const Tensor& like) : rows(rows_), gain(gain_), options(like.options()) {
-    TORCH_CHECK(!given.empty() && (hidden.empty() || hidden.size() == 2 * (given.size() - 1)), "network: wrong number of layers");
+  Net(int64_t rows_, TensorList given, TensorList hidden, double gain_, const Tensor& like, bool fresh = false)
+      : rows(rows_), gain(gain_), options(like.options()) {
+    TORCH_CHECK(!given.empty() && (fresh || hidden.size() == 2 * (given.size() - 1)), "network: wrong number of layers");
     for (size_t k = 0; k < given.size(); ++k) {
       TORCH_CHECK(given[k].dim() == 2 && given[k].scalar_type() == like.scalar_type() && (!k || given[k].size(0) == given[k - 1].size(1)),
                   "network: the matrices do not fit");
@@ -73,7 +74,7 @@ std::vector<T*> write(Parts& parts) {
 
 inline Parts network(const Tensor& x_, TensorList weights, double gain) {
   const auto x = x_.contiguous();
-  const Net net(x.size(0), weights, {}, gain, x);
+  const Net net(x.size(0), weights, {}, gain, x, true);
   net.check(x, net.weights[0].size(0));
   auto y = net.output();
   auto z = net.blank(), s = net.blank();

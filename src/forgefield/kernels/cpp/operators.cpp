@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "contraction.h"
+#include "edge_gradients.h"
 #include "edge_product.h"
 #include "gradients.h"
 #include "linear_operator.h"
@@ -141,12 +142,13 @@ std::tuple<Tensor, Tensor, Tensor> edge_product_adjoint(at::TensorList g_, const
     const auto blocks = in.blocks<T>(g);
     const EdgeGradients<T> out{g_w.data_ptr<T>(), need_features ? g_h.data_ptr<T>() : nullptr,
                                need_harmonics ? g_y.data_ptr<T>() : nullptr};
+    const Directions<T> no{nullptr, nullptr, nullptr};
     if (need_harmonics)
-      edge_adjoint<T, 2, true>(in.edges, edges, *in.tour, blocks, out);
+      edge_gradients<T, 2, true, false>(in.edges, edges, *in.tour, blocks, no, {}, out);
     else if (narrow(in.edges, edges.channels, sizeof(T)))
-      edge_adjoint<T, 2, false>(in.edges, edges, *in.tour, blocks, out);
+      edge_gradients<T, 2, false, false>(in.edges, edges, *in.tour, blocks, no, {}, out);
     else
-      edge_adjoint<T, 4, false>(in.edges, edges, *in.tour, blocks, out);
+      edge_gradients<T, 4, false, false>(in.edges, edges, *in.tour, blocks, no, {}, out);
   });
   return {g_w, over_threads(g_h, need_features), g_y};
 }
@@ -170,9 +172,9 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor, Tensor> edge_product_second(
     const EdgeGradients<T> out{g_w.data_ptr<T>(), need_features ? g_h.data_ptr<T>() : nullptr,
                                need_harmonics ? g_y.data_ptr<T>() : nullptr};
     if (need_harmonics)
-      edge_second<T, 2, true>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
+      edge_gradients<T, 2, true, true>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
     else
-      edge_second<T, 4, false>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
+      edge_gradients<T, 2, false, true>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
   });
   return {g_g, g_w, over_threads(g_h, need_features), g_y};
 }

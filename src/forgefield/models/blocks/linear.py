@@ -85,7 +85,11 @@ def map_elements(
 
 
 def join_degrees(parts: Sequence[Tensor], weights: Sequence[Tensor], factor: float = 1.0) -> Tensor:
-    """Multiply each degree's rows (N, 2l+1, D_l) by `factor` / sqrt(D_l) times its matrix (D_l, C): (N, all rows, C)."""
+    """Multiply the rows (N, 2l+1, D) of degrees 0, 1, ... by `factor` / sqrt(D) times a matrix (D, C) of each.
+
+    Returns:
+        (N, sum of 2l+1, C).
+    """
     if in_kernels(parts[0]):
         return ops.mix(list(parts), list(weights), factor)
     found = [
