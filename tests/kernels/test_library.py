@@ -51,6 +51,25 @@ def test_library_is_kept_by_source_flags_and_compiler(monkeypatch):
     assert library._key().startswith("avx2-")
 
 
+@pytest.mark.parametrize(("there", "known"), [("AVX512", 3), ("AVX2", 2), ("DEFAULT", 1)])
+def test_narrower_instructions_can_be_asked_for(there, known, monkeypatch):
+    monkeypatch.setattr(library.torch.backends.cpu, "get_cpu_capability", lambda: there)
+    for k, asked in enumerate(["baseline", "AVX2", "AVX512", "AVX10"]):
+        monkeypatch.setenv("FORGEFIELD_INSTRUCTIONS", asked)
+        if k < known:
+            assert library.instruction_set() == asked
+            assert library._key().startswith(asked.lower())
+        else:
+            with pytest.raises(BuildError, match="not among this processor's vectors"):
+                library.instruction_set()
+
+
+def test_instructions_that_are_not_there_leave_the_plain_path():
+    done = run({"FORGEFIELD_INSTRUCTIONS": "AVX10"})
+    assert done.stdout.startswith("False plain PyTorch (")
+    assert "FORGEFIELD_INSTRUCTIONS=AVX10" in done.stderr
+
+
 def test_no_flag_hides_nan():
     flags = [*library.FLAGS, *(flag for flags in library.VECTOR_FLAGS.values() for flag in flags)]
     assert not [flag for flag in flags if "fast-math" in flag or "finite" in flag or "associative" in flag]

@@ -44,9 +44,23 @@ class BuildError(ForgeError):
 
 
 def instruction_set() -> str:
-    """Widest vectors of this processor that the kernels know: AVX512, AVX2 or baseline."""
+    """Widest vectors of this processor that the kernels know: AVX512, AVX2 or baseline.
+
+    The variable FORGEFIELD_INSTRUCTIONS asks for narrower ones.
+
+    Raises:
+        BuildError: it asks for what is not known or not there.
+    """
+    known = (*VECTOR_FLAGS, "baseline")
     found = torch.backends.cpu.get_cpu_capability()
-    return found if found in VECTOR_FLAGS else "baseline"
+    found = found if found in VECTOR_FLAGS else "baseline"
+    asked = os.environ.get("FORGEFIELD_INSTRUCTIONS") or found
+    if asked not in known[known.index(found) :]:
+        raise BuildError(
+            f"FORGEFIELD_INSTRUCTIONS={asked} is not among this processor's vectors",
+            fix=f"use one of: {', '.join(known[known.index(found) :])}",
+        )
+    return asked
 
 
 def compiler() -> str | None:

@@ -1,7 +1,8 @@
-"""The operators: schemas, shapes for compilers, and gradients. Their code comes from `library` (CPU).
+"""The operators: schemas, shapes for compilers, and gradients. Their code comes from `library` (CPU) or Triton (CUDA).
 
-All take contiguous or strided tensors, float32 or float64. The third derivative is not there: it raises. The linear
-maps have their gradients, of any order, in C++: they are called so often that calls from Python would be felt.
+All take contiguous or strided tensors, float32 or float64. The third derivative is not there: it raises. On the CPU
+the gradients registered in C++ (`cpp/gradients.h`) come before those below, which say the same: calls from Python would
+be felt in small batches.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from forgefield.core.errors import ModelError
+from forgefield.kernels import linear_operators  # noqa: F401  (defines the others)
 from forgefield.kernels.paths import coupling_paths
 
 _TABLE = (
@@ -35,10 +37,6 @@ SCHEMAS = {
     "contraction_second": (
         "(Tensor g, Tensor features, Tensor coefficients, Tensor direction, Tensor set, Tensor plan)"
         " -> (Tensor, Tensor, Tensor)"
-    ),
-    "linear": "(Tensor x, Tensor weights, Tensor counts, int[] blocks, float scale, bool transpose) -> Tensor",
-    "linear_weights": (
-        "(Tensor x, Tensor g, Tensor counts, int[] blocks, float scale, bool transpose, int[] shape) -> Tensor"
     ),
     "gated": "(Tensor x, float gain) -> (Tensor, Tensor, Tensor)",
     "gated_backward": "(Tensor? g_value, Tensor? g_slope, Tensor x, Tensor sigmoid, float gain) -> Tensor",
@@ -97,17 +95,6 @@ def _gated_backward_shape(g_value: Tensor | None, g_slope: Tensor | None, x: Ten
     return x.new_empty(x.shape)
 
 
-def _linear_shape(
-    x: Tensor, weights: Tensor, counts: Tensor, blocks: list[int], scale: float, transpose: bool
-) -> Tensor:
-    columns = weights.shape[-2 if transpose else -1]
-    return x.new_empty((x.shape[0], blocks[0], columns) if x.dim() == 3 else (x.shape[0], columns))
-
-
-def _linear_weights_shape(x: Tensor, *rest: Any) -> Tensor:
-    return x.new_empty(rest[-1])
-
-
 for _name, _shapes in {
     "edge_product": _edge_shapes,
     "edge_product_adjoint": _adjoint_shapes,
@@ -115,8 +102,6 @@ for _name, _shapes in {
     "contraction": _contraction_shapes,
     "contraction_adjoint": _contraction_adjoint_shapes,
     "contraction_second": _contraction_second_shapes,
-    "linear": _linear_shape,
-    "linear_weights": _linear_weights_shape,
     "gated": _gated_shapes,
     "gated_backward": _gated_backward_shape,
 }.items():
@@ -200,5 +185,5 @@ torch.library.register_autograd(
     "forgefield::contraction_adjoint", _contraction_adjoint_backward, setup_context=_contraction_adjoint_context
 )
 torch.library.register_autograd("forgefield::gated", _gated_backward, setup_context=_gated_context)
-for _name in ("edge_product_second", "contraction_second", "gated_backward"):
+for _name in ("edge_product_second", "contraction_second", "gated_backward", "network_backward", "network_second"):
     torch.library.register_autograd(f"forgefield::{_name}", _no_third)

@@ -55,12 +55,10 @@ struct Blocks {  // per degree of the message: (atoms, rows of one atom, C)
   }
 };
 
-// Harmonics of one directed edge: odd degrees change sign with the direction.
+// Harmonics of one directed edge: odd degrees change sign with the direction. `parity` is -1 for those, else 1.
 template <class T>
-inline void direct(T* out, const T* values, T sign, int64_t n) {
-  int64_t i = 0;
-  for (int l = 0; i < n; ++l)
-    for (int m = 0; m <= 2 * l; ++m, ++i) out[i] = (l & 1) ? sign * values[i] : values[i];
+inline void direct(T* out, const T* values, T sign, const T* parity, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = sign < T(0) ? parity[i] * values[i] : values[i];
 }
 
 // Couples an atom's sums of outer products to messages, stored or (not fresh) added.
@@ -176,10 +174,25 @@ void both_passes(const Tour& tour, const S& blank, F&& work) {
 
 template <class T>
 struct Thread {  // scratch of one thread
-  Scratch<T> outer, second, rows, y, u, g_y, sent;
-  Thread(const EdgePlan& plan, int64_t row_size, int64_t n_features, int64_t n_harmonics)
-      : outer(plan.n_outer * row_size), second(plan.n_outer * row_size), rows(n_features * row_size),
-        y(4 * n_harmonics), u(n_harmonics), g_y(n_harmonics), sent(n_harmonics) {}
+  int64_t n_harmonics;
+  Scratch<T> outer, second, rows, y, u, parity, g_y, sent, lanes;
+  std::vector<int64_t> slots;
+  Thread(const EdgePlan& plan, int64_t row_size, int64_t n_features, int64_t n)
+      : n_harmonics(n), outer(plan.n_outer * row_size), second(plan.n_outer * row_size), rows(2 * n_features * row_size), y(4 * n),
+        u(2 * n), parity(n), g_y(n + LANES<T>), sent(n), lanes((n + LANES<T>) * LANES<T>) {
+    clear();
+  }
+  Thread(const Thread& other)
+      : n_harmonics(other.n_harmonics), outer(other.outer), second(other.second), rows(other.rows), y(other.y), u(other.u),
+        parity(other.parity), g_y(other.g_y), sent(other.sent), lanes(other.lanes) {
+    clear();
+  }
+  void clear() {
+    std::fill_n(u.data(), 2 * n_harmonics, T(0));
+    std::fill_n(lanes.data(), (n_harmonics + LANES<T>) * LANES<T>, T(0));
+    for (int64_t l = 0, i = 0; i < n_harmonics; ++l)
+      for (int64_t m = 0; m <= 2 * l; ++m, ++i) parity[i] = l & 1 ? T(-1) : T(1);
+  }
 };
 
 template <class T, int N>
@@ -201,7 +214,7 @@ void edge_value(const EdgePlan& plan, const Edges<T>& e, const Tour& tour, const
           if (e.sign[slot] == T(0)) continue;
           if (slot + 4 * AHEAD < first + degree) fetch_edge<R>(e, slot + 4 * AHEAD, c);
           T* direction = mine.y.data() + ready * e.n_harmonics;
-          direct(direction, e.harmonics + e.pair[slot] * e.n_harmonics, e.sign[slot], e.n_harmonics);
+          direct(direction, e.harmonics + e.pair[slot] * e.n_harmonics, e.sign[slot], mine.parity.data(), e.n_harmonics);
           y[ready] = direction;
           w[ready] = e.weights + e.pair[slot] * e.n_weights * C + c;
           h[ready] = e.features + e.sender[slot] * e.n_features * C + c;
@@ -214,208 +227,4 @@ void edge_value(const EdgePlan& plan, const Edges<T>& e, const Tour& tour, const
       });
     }
   }
-}
-
-// ---- adjoint -------------------------------------------------------------------------------------------------
-
-template <class T>
-struct EdgeGradients {  // by radial weights (pairs), features (one copy per thread), harmonics (pairs); null: not wanted
-  T *weights, *features, *harmonics;
-};
-
-template <class T, class R, int L, bool H>
-inline void adjoint_rows(const Path& p, const T* y, const T* w, const T* h, int64_t channels, const T* z, T* g_w, bool fresh,
-                         T* g_rows, R (&g_y)[2 * L + 1]) {
-  const R weight = R::load(w + p.weight * channels);
-  R g_weight = R::zero();
-  const int width = 2 * p.feature + 1;
-  for (int m1 = 0; m1 < width; ++m1) {
-    const int f = p.first + m1;
-    const R feature = R::load(h + f * channels);
-    const R x = weight.times(feature);
-    R g = R::zero();
-    for (int m2 = 0; m2 <= 2 * L; ++m2) {
-      const R from = R::load(z + int64_t(p.row + m2 * width + m1) * R::channels);
-      g.add(y[L * L + m2], from);
-      if constexpr (H) g_y[m2].add(x, from);
-    }
-    g_weight.add(g, feature);
-    if (g_rows) g.times(weight).add_to(g_rows + f * R::channels);
-  }
-  T* to = g_w + p.weight * channels;
-  if (fresh)
-    g_weight.store(to);
-  else
-    g_weight.add_to(to);
-}
-
-template <class T, class R, int L, bool H>
-inline int adjoint_degree(const EdgePlan& plan, int q, const T* y, const T* w, const T* h, int64_t channels, const T* z,
-                          T* g_w, bool fresh, T* g_rows, T* g_harmonics) {
-  R g_y[2 * L + 1];
-  if constexpr (H)
-    for (int m = 0; m <= 2 * L; ++m) g_y[m] = R::zero();
-  for (; q < plan.n_paths && plan.paths[q].harmonic == L; ++q)
-    adjoint_rows<T, R, L, H>(plan.paths[q], y, w, h, channels, z, g_w, fresh, g_rows, g_y);
-  if constexpr (H)
-    for (int m = 0; m <= 2 * L; ++m) g_harmonics[L * L + m] += g_y[m].total();
-  return q;
-}
-
-template <class T, class R, bool H, int L = 0>
-inline void adjoint_all(const EdgePlan& plan, int q, const T* y, const T* w, const T* h, int64_t channels, const T* z, T* g_w,
-                        bool fresh, T* g_rows, T* g_harmonics) {
-  q = adjoint_degree<T, R, L, H>(plan, q, y, w, h, channels, z, g_w, fresh, g_rows, g_harmonics);
-  if constexpr (L < MOST_DEGREE)
-    if (q < plan.n_paths) adjoint_all<T, R, H, L + 1>(plan, q, y, w, h, channels, z, g_w, fresh, g_rows, g_harmonics);
-}
-
-// Adds the rows of one edge's gradient by features to the thread's own sum.
-template <class T, class R>
-inline void add_rows(const T* rows, T* to, int64_t n, int64_t channels) {
-  for (int64_t f = 0; f < n; ++f) R::load(rows + f * R::channels).add_to(to + f * channels);
-}
-
-// Writes, or adds to, the gradient by a pair's harmonics.
-template <class T>
-inline void add_harmonics(const T* g, T* turned, T sign, T* to, int64_t n, bool fresh) {
-  direct(turned, g, sign, n);
-  for (int64_t i = 0; i < n; ++i) to[i] = fresh ? turned[i] : to[i] + turned[i];
-}
-
-template <class T, int N, bool H>
-void edge_adjoint(const EdgePlan& plan, const Edges<T>& e, const Tour& tour, const Blocks<T>& g, const EdgeGradients<T>& out) {
-  const int64_t C = e.channels, size = e.n_features * C;
-  const Thread<T> blank(plan, N * 64 / sizeof(T), e.n_features, e.n_harmonics);
-  both_passes(tour, blank, [&](int64_t n, int pass, Thread<T>& mine, int copy) {
-    const int64_t first = n * e.slots, degree = e.degree[n];
-    T* sum = out.features ? out.features + copy * e.atoms * size : nullptr;
-    over_channels<T, N>(C, [&](auto shape, int64_t c) {
-      using R = decltype(shape);
-      bool ready = false;
-      for (int64_t slot = first; slot < first + degree; ++slot) {
-        if (e.sign[slot] == T(0) || (e.sign[slot] < T(0)) != bool(pass)) continue;
-        if (!ready) uncouple<T, R>(plan, mine.outer.data(), g, n, c, C);
-        ready = true;
-        if (slot + AHEAD < first + degree) {
-          fetch_edge<R>(e, slot + AHEAD, c);
-          fetch<R>(out.weights + e.pair[slot + AHEAD] * e.n_weights * C + c, e.n_weights, C);
-        }
-        const int64_t p = e.pair[slot], s = e.sender[slot];
-        direct(mine.y.data(), e.harmonics + p * e.n_harmonics, e.sign[slot], e.n_harmonics);
-        T* g_y = mine.g_y.data();
-        std::fill_n(g_y, e.n_harmonics, T(0));
-        T* rows = sum ? mine.rows.data() : nullptr;
-        if (rows) std::fill_n(rows, e.n_features * R::channels, T(0));
-        adjoint_all<T, R, H>(plan, 0, mine.y.data(), e.weights + p * e.n_weights * C + c, e.features + s * size + c, C,
-                             mine.outer.data(), out.weights + p * e.n_weights * C + c, pass == 0, rows, g_y);
-        if (rows) add_rows<T, R>(rows, sum + s * size + c, e.n_features, C);
-        if constexpr (H)
-          add_harmonics(g_y, mine.sent.data(), e.sign[slot], out.harmonics + p * e.n_harmonics, e.n_harmonics, !pass && !c);
-      }
-    });
-  });
-}
-
-// ---- second order --------------------------------------------------------------------------------------------
-
-// Directions: what arrives at the adjoint's outputs. Null where nothing arrives.
-template <class T>
-struct Directions {
-  const T *weights, *features, *harmonics;
-};
-
-template <class T, class R, int L, bool H>
-inline void second_rows(const Path& p, const T* y, const T* u, const T* w, const T* h, const T* v_w, const T* v_h,
-                        int64_t channels, const T* z, T* g_z, T* g_w, bool fresh, T* g_rows, R (&g_y)[2 * L + 1]) {
-  const R weight = R::load(w + p.weight * channels);
-  const R d_weight = v_w ? R::load(v_w + p.weight * channels) : R::zero();
-  R g_weight = R::zero();
-  const int width = 2 * p.feature + 1;
-  for (int m1 = 0; m1 < width; ++m1) {
-    const int f = p.first + m1;
-    const R feature = R::load(h + f * channels);
-    const R d_feature = v_h ? R::load(v_h + f * channels) : R::zero();
-    const R x = weight.times(feature);
-    R dx = d_weight.times(feature);
-    dx.add(weight, d_feature);
-    R g = R::zero(), dg = R::zero();
-    for (int m2 = 0; m2 <= 2 * L; ++m2) {
-      const int64_t row = int64_t(p.row + m2 * width + m1) * R::channels;
-      const R from = R::load(z + row);
-      g.add(y[L * L + m2], from);
-      dg.add(u[L * L + m2], from);
-      R to = R::load(g_z + row);
-      to.add(u[L * L + m2], x);
-      to.add(y[L * L + m2], dx);
-      to.store(g_z + row);
-      if constexpr (H) g_y[m2].add(dx, from);
-    }
-    g_weight.add(dg, feature);
-    g_weight.add(g, d_feature);
-    if (g_rows) {
-      R g_feature = dg.times(weight);
-      g_feature.add(g, d_weight);
-      g_feature.add_to(g_rows + f * R::channels);
-    }
-  }
-  T* to = g_w + p.weight * channels;
-  if (fresh)
-    g_weight.store(to);
-  else
-    g_weight.add_to(to);
-}
-
-template <class T, class R, bool H, int L = 0>
-inline void second_all(const EdgePlan& plan, int q, const T* y, const T* u, const T* w, const T* h, const T* v_w, const T* v_h,
-                       int64_t channels, const T* z, T* g_z, T* g_w, bool fresh, T* g_rows, T* g_harmonics) {
-  R g_y[2 * L + 1];
-  if constexpr (H)
-    for (int m = 0; m <= 2 * L; ++m) g_y[m] = R::zero();
-  for (; q < plan.n_paths && plan.paths[q].harmonic == L; ++q)
-    second_rows<T, R, L, H>(plan.paths[q], y, u, w, h, v_w, v_h, channels, z, g_z, g_w, fresh, g_rows, g_y);
-  if constexpr (H)
-    for (int m = 0; m <= 2 * L; ++m) g_harmonics[L * L + m] += g_y[m].total();
-  if constexpr (L < MOST_DEGREE)
-    if (q < plan.n_paths)
-      second_all<T, R, H, L + 1>(plan, q, y, u, w, h, v_w, v_h, channels, z, g_z, g_w, fresh, g_rows, g_harmonics);
-}
-
-template <class T, int N, bool H>
-void edge_second(const EdgePlan& plan, const Edges<T>& e, const Tour& tour, const Blocks<T>& g, const Directions<T>& v,
-                 const Blocks<T>& g_g, const EdgeGradients<T>& out) {
-  const int64_t C = e.channels, size = e.n_features * C;
-  const Thread<T> blank(plan, N * 64 / sizeof(T), e.n_features, e.n_harmonics);
-  both_passes(tour, blank, [&](int64_t n, int pass, Thread<T>& mine, int copy) {
-    const int64_t first = n * e.slots, degree = e.degree[n];
-    T* sum = out.features ? out.features + copy * e.atoms * size : nullptr;
-    over_channels<T, N>(C, [&](auto shape, int64_t c) {
-      using R = decltype(shape);
-      uncouple<T, R>(plan, mine.outer.data(), g, n, c, C);
-      std::fill_n(mine.second.data(), plan.n_outer * R::channels, T(0));
-      for (int64_t slot = first; slot < first + degree; ++slot) {
-        if (e.sign[slot] == T(0) || (e.sign[slot] < T(0)) != bool(pass)) continue;
-        const int64_t p = e.pair[slot], s = e.sender[slot], at = p * e.n_weights * C + c;
-        if (slot + AHEAD < first + degree) {
-          const int64_t next = e.pair[slot + AHEAD] * e.n_weights * C + c;
-          fetch_edge<R>(e, slot + AHEAD, c);
-          fetch<R>(out.weights + next, e.n_weights, C);
-          if (v.weights) fetch<R>(v.weights + next, e.n_weights, C);
-        }
-        direct(mine.y.data(), e.harmonics + p * e.n_harmonics, e.sign[slot], e.n_harmonics);
-        if (v.harmonics) direct(mine.u.data(), v.harmonics + p * e.n_harmonics, e.sign[slot], e.n_harmonics);
-        T* g_y = mine.g_y.data();
-        std::fill_n(g_y, e.n_harmonics, T(0));
-        T* rows = sum ? mine.rows.data() : nullptr;
-        if (rows) std::fill_n(rows, e.n_features * R::channels, T(0));
-        second_all<T, R, H>(plan, 0, mine.y.data(), mine.u.data(), e.weights + at, e.features + s * size + c,
-                            v.weights ? v.weights + at : nullptr, v.features ? v.features + s * size + c : nullptr, C,
-                            mine.outer.data(), mine.second.data(), out.weights + at, pass == 0, rows, g_y);
-        if (rows) add_rows<T, R>(rows, sum + s * size + c, e.n_features, C);
-        if constexpr (H)
-          add_harmonics(g_y, mine.sent.data(), e.sign[slot], out.harmonics + p * e.n_harmonics, e.n_harmonics, !pass && !c);
-      }
-      couple<T, R>(plan, mine.second.data(), g_g, n, c, C, pass == 0);
-    });
-  });
 }

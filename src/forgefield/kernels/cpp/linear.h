@@ -42,11 +42,37 @@ inline std::vector<Task> row_tasks(const Maps& m) {
   return tasks;
 }
 
+// Rows x packed matrix; a panel, or a part of it, stays in the first-level cache while all tiles pass.
+template <class T>
+inline void multiply_tiles(const Tile<T>* tiles, int n_tiles, int64_t depth, int64_t columns, const T* packed, T scale) {
+  const int64_t deep = std::max<int64_t>(1, PANEL_BYTES / (PANEL<T> * sizeof(T)));
+  for (int64_t c = 0; c < columns; c += PANEL<T>)
+    for (int64_t k = 0; k < depth; k += deep)
+      for (int i = 0; i < n_tiles; ++i) {
+        Tile<T> tile = tiles[i];
+        for (int row = 0; row < tile.rows; ++row) tile.from[row] += k, tile.to[row] += c;
+        multiply(tile, std::min(deep, depth - k), 1, packed + c * depth + k * PANEL<T>, PANEL<T>, scale, k == 0, columns - c);
+      }
+}
+
+// A few rows (at most ROWS), one after the other in memory, x packed matrix.
+template <class T>
+inline void map_block(int64_t rows, const T* in, int64_t depth, const T* packed, int64_t columns, T* out, T scale) {
+  Tile<T> tiles[(ROWS + TALL - 1) / TALL];
+  int n_tiles = 0;
+  for (int64_t r = 0; r < rows; r += TALL, ++n_tiles) {
+    Tile<T>& tile = tiles[n_tiles];
+    tile.rows = int(std::min<int64_t>(TALL, rows - r));
+    for (int i = 0; i < tile.rows; ++i) tile.from[i] = in + (r + i) * depth, tile.to[i] = out + (r + i) * columns;
+  }
+  multiply_tiles(tiles, n_tiles, depth, columns, packed, scale);
+}
+
 // out[n, block rows] = scale x in[n, block rows] x matrix(block, set of n). Packed: all matrices, in panels.
 template <class T>
 void map_rows(const Maps& m, const T* in, const T* packed, T* out, T scale) {
   const auto tasks = row_tasks(m);
-  const int64_t size = packed_size<T>(m.depth, m.columns), deep = std::max<int64_t>(1, PANEL_BYTES / (PANEL<T> * sizeof(T)));
+  const int64_t size = packed_size<T>(m.depth, m.columns);
 #pragma omp parallel for schedule(dynamic, 1) if (operations(m) > FEW_OPERATIONS)
   for (int64_t t = 0; t < int64_t(tasks.size()); ++t) {
     const Task& task = tasks[t];
@@ -63,14 +89,7 @@ void map_rows(const Maps& m, const T* in, const T* packed, T* out, T scale) {
         tile.to[i] = out + (atom * m.rows_out + b.out + row) * m.columns;
       }
     }
-    for (int64_t c = 0; c < m.columns; c += PANEL<T>)
-      for (int64_t k = 0; k < m.depth; k += deep)
-        for (int i = 0; i < n_tiles; ++i) {
-          Tile<T> tile = tiles[i];
-          for (int row = 0; row < tile.rows; ++row) tile.from[row] += k, tile.to[row] += c;
-          multiply(tile, std::min(deep, m.depth - k), 1, matrix + c * m.depth + k * PANEL<T>, PANEL<T>, scale, k == 0,
-                   m.columns - c);
-        }
+    multiply_tiles(tiles, n_tiles, m.depth, m.columns, matrix, scale);
   }
 }
 
@@ -99,6 +118,11 @@ void gather_rows(T* to, int64_t to_step, const T* from, int64_t rows, int64_t of
 
 constexpr int64_t SUMMED = 96;  // rows that are gathered at a time
 
+template <class T>
+constexpr bool near(int64_t columns) {  // such rows are used where they lie: they share no few sets of the first-level cache
+  return columns * int64_t(sizeof(T)) <= 512;
+}
+
 // g(block, set) = scale x sum over rows of in^T x gradient: (depth, columns) each.
 template <class T>
 void sum_outer(const Maps& m, const T* in, const T* gradient, T* out, T scale) {
@@ -119,15 +143,23 @@ void sum_outer(const Maps& m, const T* in, const T* gradient, T* out, T scale) {
         for (int64_t row = 0; row < deep; ++row) std::fill_n(to + row * m.columns, std::min(PANEL<T>, m.columns - c), T(0));
       for (int64_t begin = 0; begin < rows; begin += SUMMED) {
         const int64_t end = std::min(rows, begin + SUMMED);
-        gather_rows(left.data(), share, in, m.rows_in, b.in, m.depth, b, m.first[z], begin, end, k, deep);
-        gather_rows(right.data(), PANEL<T>, gradient, m.rows_out, b.out, m.columns, b, m.first[z], begin, end, c,
-                    std::min(PANEL<T>, m.columns - c));
+        const T *a = left.data(), *g = right.data();
+        int64_t a_step = share, g_step = PANEL<T>;
+        if (b.width == m.rows_in && near<T>(m.depth))
+          a = in + (m.first[z] * b.width + begin) * m.depth + k, a_step = m.depth;
+        else
+          gather_rows(left.data(), share, in, m.rows_in, b.in, m.depth, b, m.first[z], begin, end, k, deep);
+        if (b.width == m.rows_out && near<T>(m.columns) && m.columns - c >= PANEL<T>)
+          g = gradient + (m.first[z] * b.width + begin) * m.columns + c, g_step = m.columns;
+        else
+          gather_rows(right.data(), PANEL<T>, gradient, m.rows_out, b.out, m.columns, b, m.first[z], begin, end, c,
+                      std::min(PANEL<T>, m.columns - c));
         for (int64_t row = 0; row < deep; row += TALL) {
           Tile<T> tile;
           tile.rows = int(std::min<int64_t>(TALL, deep - row));
           for (int t = 0; t < tile.rows; ++t)
-            tile.from[t] = left.data() + row + t, tile.to[t] = to + (row + t) * m.columns;
-          multiply(tile, end - begin, share, right.data(), PANEL<T>, scale, begin == 0, m.columns - c);
+            tile.from[t] = a + row + t, tile.to[t] = to + (row + t) * m.columns;
+          multiply(tile, end - begin, a_step, g, g_step, scale, begin == 0, m.columns - c);
         }
       }
     }

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "gradients.h"
 #include "linear.h"
 
 namespace linear_maps {
@@ -48,20 +49,31 @@ inline Tensor rows_like(const Tensor& x, int64_t rows, int64_t columns, bool bla
   return blank ? at::zeros(shape, x.options()) : at::empty(shape, x.options());
 }
 
-inline Tensor linear(const Tensor& x_, const Tensor& weights, const Tensor& counts, IntArrayRef blocks, double scale, bool transpose) {
+// Writes the mapped rows into `out`.
+inline void map_into(const Tensor& x_, const Tensor& weights, const Maps& m, double scale, bool transpose, Tensor& out) {
   const auto x = x_.contiguous(), w = weights.contiguous();
   const int64_t depth = w.size(transpose ? -1 : -2), columns = w.size(transpose ? -2 : -1), n = w.numel() / (depth * columns);
   TORCH_CHECK(x.size(-1) == depth && x.scalar_type() == w.scalar_type(), "linear: input and weights do not fit");
-  const auto m = maps(x, blocks, counts, w.dim() == 4 ? w.size(1) : 1, columns);
   TORCH_CHECK(n == int64_t(m.blocks.size()) * m.sets(), "linear: one matrix per block and set is needed");
-  int64_t filled = 0;
-  for (const auto& b : m.blocks) filled += b.width;
-  auto out = rows_like(x, m.rows_out, columns, filled < m.rows_out);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "linear", [&] {
     Scratch<scalar_t> packed(n * packed_size<scalar_t>(depth, columns));
     pack_matrices<scalar_t>(m, w.const_data_ptr<scalar_t>(), transpose ? 1 : columns, transpose ? depth : 1, packed.data());
     map_rows<scalar_t>(m, x.const_data_ptr<scalar_t>(), packed.data(), out.data_ptr<scalar_t>(), scalar_t(scale));
   });
+}
+
+inline void map_one(const Tensor& x, const Tensor& w, IntArrayRef blocks, double scale, bool transpose, Tensor& out) {
+  TORCH_CHECK(w.dim() == 2 && out.size(-1) == w.size(transpose ? 0 : 1), "linear: wrong shape of weights");
+  map_into(x, w, maps(x, blocks, {}, 1, w.size(transpose ? 0 : 1)), scale, transpose, out);
+}
+
+inline Tensor linear(const Tensor& x, const Tensor& w, const Tensor& counts, IntArrayRef blocks, double scale, bool transpose) {
+  const int64_t columns = w.size(transpose ? -2 : -1);
+  const auto m = maps(x, blocks, counts, w.dim() == 4 ? w.size(1) : 1, columns);
+  int64_t filled = 0;
+  for (const auto& b : m.blocks) filled += b.width;
+  auto out = rows_like(x, m.rows_out, columns, filled < m.rows_out);
+  map_into(x, w, m, scale, transpose, out);
   return out;
 }
 
@@ -85,12 +97,14 @@ inline Tensor linear_weights(const Tensor& x_, const Tensor& g_, const Tensor& c
 // -- gradients ------------------------------------------------------------------------------------------------
 
 inline Tensor call_linear(const Tensor& x, const Tensor& w, const Tensor& counts, IntArrayRef blocks, double scale, bool transpose) {
+  const gradients::Quiet quiet;
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("forgefield::linear", "").typed<decltype(linear)>();
   return op.call(x, w, counts, blocks, scale, transpose);
 }
 
 inline Tensor call_weights(const Tensor& x, const Tensor& g, const Tensor& counts, IntArrayRef blocks, double scale, bool transpose,
                            IntArrayRef shape) {
+  const gradients::Quiet quiet;
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("forgefield::linear_weights", "").typed<decltype(linear_weights)>();
   return op.call(x, g, counts, blocks, scale, transpose, shape);
 }

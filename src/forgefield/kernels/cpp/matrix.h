@@ -14,8 +14,6 @@ constexpr int WIDE = 1, TALL = 6;  // a vector of 64 bytes takes two registers o
 constexpr int64_t PANEL_BYTES = 24576;  // of a panel that is walked at a time: it stays in the first-level cache
 
 template <class T>
-constexpr int64_t LANES = 64 / sizeof(T);
-template <class T>
 constexpr int64_t PANEL = WIDE * LANES<T>;  // columns of a panel
 
 template <class T>

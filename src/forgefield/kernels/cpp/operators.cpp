@@ -12,8 +12,12 @@
 #include <tuple>
 
 #include "contraction.h"
+#include "edge_gradients.h"
 #include "edge_product.h"
+#include "gradients.h"
 #include "linear_operator.h"
+#include "mix_operator.h"
+#include "network_operator.h"
 
 namespace {
 using at::Tensor;
@@ -138,12 +142,13 @@ std::tuple<Tensor, Tensor, Tensor> edge_product_adjoint(at::TensorList g_, const
     const auto blocks = in.blocks<T>(g);
     const EdgeGradients<T> out{g_w.data_ptr<T>(), need_features ? g_h.data_ptr<T>() : nullptr,
                                need_harmonics ? g_y.data_ptr<T>() : nullptr};
+    const Directions<T> no{nullptr, nullptr, nullptr};
     if (need_harmonics)
-      edge_adjoint<T, 2, true>(in.edges, edges, *in.tour, blocks, out);
+      edge_gradients<T, 2, true, false>(in.edges, edges, *in.tour, blocks, no, {}, out);
     else if (narrow(in.edges, edges.channels, sizeof(T)))
-      edge_adjoint<T, 2, false>(in.edges, edges, *in.tour, blocks, out);
+      edge_gradients<T, 2, false, false>(in.edges, edges, *in.tour, blocks, no, {}, out);
     else
-      edge_adjoint<T, 4, false>(in.edges, edges, *in.tour, blocks, out);
+      edge_gradients<T, 4, false, false>(in.edges, edges, *in.tour, blocks, no, {}, out);
   });
   return {g_w, over_threads(g_h, need_features), g_y};
 }
@@ -167,9 +172,9 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor, Tensor> edge_product_second(
     const EdgeGradients<T> out{g_w.data_ptr<T>(), need_features ? g_h.data_ptr<T>() : nullptr,
                                need_harmonics ? g_y.data_ptr<T>() : nullptr};
     if (need_harmonics)
-      edge_second<T, 2, true>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
+      edge_gradients<T, 2, true, true>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
     else
-      edge_second<T, 4, false>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
+      edge_gradients<T, 2, false, true>(in.edges, edges, *in.tour, blocks, v, out_blocks, out);
   });
   return {g_g, g_w, over_threads(g_h, need_features), g_y};
 }
@@ -311,9 +316,26 @@ TORCH_LIBRARY_IMPL(forgefield, CPU, m) {
   m.impl("gated_backward", gated_backward);
   m.impl("linear", linear_maps::linear);
   m.impl("linear_weights", linear_maps::linear_weights);
+  m.impl("mix", mixing::mix);
+  m.impl("mix_adjoint", mixing::mix_adjoint);
+  m.impl("mix_weights", mixing::mix_weights);
+  m.impl("network", networks::network);
+  m.impl("network_adjoint", networks::network_adjoint);
+  m.impl("network_backward", networks::network_backward);
+  m.impl("network_second", networks::network_second);
 }
 
-TORCH_LIBRARY_IMPL(forgefield, Autograd, m) {
+TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
+  m.impl("edge_product", gradients::edge_product);
+  m.impl("edge_product_adjoint", gradients::edge_product_adjoint);
+  m.impl("contraction", gradients::contraction);
+  m.impl("contraction_adjoint", gradients::contraction_adjoint);
+  m.impl("gated", gradients::gated);
   m.impl("linear", linear_maps::linear_autograd);
   m.impl("linear_weights", linear_maps::weights_autograd);
+  m.impl("mix", mixing::recorded::mix);
+  m.impl("mix_adjoint", mixing::recorded::mix_adjoint);
+  m.impl("mix_weights", mixing::recorded::mix_weights);
+  m.impl("network", networks::recorded::network);
+  m.impl("network_adjoint", networks::recorded::network_adjoint);
 }

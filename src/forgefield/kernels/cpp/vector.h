@@ -2,7 +2,8 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#include <vector>
+#include <memory>
+#include <utility>
 
 // B bytes of numbers T: as a value, and as it lies in memory that is aligned to single numbers only.
 template <class T, int B>
@@ -19,21 +20,22 @@ struct Vector<double, 8> {
   typedef double type, loose;
 };
 
-// Numbers that start on a cache line: a wide row then never straddles two.
+// Room for numbers, not set to anything, from a cache line on: a wide row then never straddles two.
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(int64_t size) : memory_(size + 64 / sizeof(T)) {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
-    first_ = memory_.data() + ((64 - address % 64) % 64) / sizeof(T);
+  explicit Scratch(int64_t size) : size_(size), memory_(new T[size + 64 / sizeof(T)]) {
+    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+    first_ = memory_.get() + ((64 - address % 64) % 64) / sizeof(T);
   }
-  Scratch(const Scratch& other) : Scratch(int64_t(other.memory_.size()) - 64 / int64_t(sizeof(T))) {}
+  Scratch(const Scratch& other) : Scratch(other.size_) {}
   Scratch& operator=(const Scratch&) = delete;
   T* data() { return first_; }
   T& operator[](int64_t i) { return first_[i]; }
 
  private:
-  std::vector<T> memory_;
+  int64_t size_;
+  std::unique_ptr<T[]> memory_;
   T* first_;
 };
 
@@ -92,12 +94,57 @@ struct alignas(B) Row {
     for (int i = 0; i < N; ++i) r.v[i] = a * v[i];
     return r;
   }
+  inline Row<T, B, 1> folded() const {  // sum of the vectors
+    Row<T, B, 1> sum{{v[0]}};
+    for (int i = 1; i < N; ++i) sum.v[0] += v[i];
+    return sum;
+  }
   inline T total() const {  // over all channels
-    V sum = v[0];
-    for (int i = 1; i < N; ++i) sum += v[i];
-    return halved<T, B>(sum);
+    return halved<T, B>(folded().v[0]);
   }
 };
+
+template <class T>
+constexpr int64_t LANES = 64 / sizeof(T);
+
+#if defined(__AVX512F__) && defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define FORGEFIELD_SHUFFLES
+#endif
+#endif
+#ifdef FORGEFIELD_SHUFFLES
+// Lanes whose bit D is 0: sums of a's lanes that differ in that bit; the others: of b's.
+template <int D, class V, size_t... J>
+inline V merged(const V& a, const V& b, std::index_sequence<J...>) {
+  constexpr size_t n = sizeof...(J);
+  return __builtin_shufflevector(a, b, (J & D ? J + n : J)...) + __builtin_shufflevector(a, b, (J & D ? (J ^ D) + n : J ^ D)...);
+}
+// Lane i of the result is the total of vector i.
+template <class T, int D = 1, int COUNT>
+inline typename Vector<T, 64>::type totals(const typename Vector<T, 64>::type (&v)[COUNT]) {
+  if constexpr (COUNT == 1) {
+    return v[0];
+  } else {
+    typename Vector<T, 64>::type half[COUNT / 2];
+    for (int i = 0; i < COUNT / 2; ++i) half[i] = merged<D>(v[2 * i], v[2 * i + 1], std::make_index_sequence<LANES<T>>{});
+    return totals<T, 2 * D, COUNT / 2>(half);
+  }
+}
+#endif
+
+// sums[i] = total of the i-th vector, for i < n; vectors and sums have room for a whole number of LANES.
+template <class T>
+inline void total_lanes(const T* vectors, T* sums, int64_t n) {
+#ifdef FORGEFIELD_SHUFFLES
+  for (int64_t i = 0; i < n; i += LANES<T>) {
+    typename Vector<T, 64>::type v[LANES<T>];
+    for (int64_t k = 0; k < LANES<T>; ++k) v[k] = Row<T, 64, 1>::load(vectors + (i + k) * LANES<T>).v[0];
+    Row<T, 64, 1>{{totals<T>(v)}}.store(sums + i);
+  }
+#else
+  for (int64_t i = 0; i < n; ++i) sums[i] = Row<T, 64, 1>::load(vectors + i * LANES<T>).total();
+#endif
+}
 
 // Asks for the cache lines of `rows` rows, some time before they are used.
 template <class R, class T>

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from forgefield.models.blocks.grouped import linear_by_element
 
 def map_rows(x: Tensor, weight: Tensor, scale: float = 1.0, transpose: bool = False) -> Tensor:
     """Multiply rows (R, C) by `scale` times a matrix (C, D), or by the transpose of (D, C)."""
-    if _in_kernels(x):
+    if in_kernels(x):
         return ops.linear(x, weight, _NO_COUNTS, [1, 1, 0, 0], scale, transpose)
     weight = weight * scale
     return x @ (weight.T if transpose else weight)
@@ -35,8 +37,8 @@ def map_degrees(
     Returns:
         (N, sum of 2l+1, D).
     """
-    if _in_kernels(x):
-        return ops.linear(x, weights, _NO_COUNTS, _blocks(degrees, degrees, degrees), scale, transpose)
+    if in_kernels(x):
+        return ops.linear(x, weights, _NO_COUNTS, _blocks(*[tuple(degrees)] * 3), scale, transpose)
     weights = weights * scale
     weights = weights.transpose(1, 2) if transpose else weights
     parts = x.split([2 * l + 1 for l in degrees], 1)
@@ -68,8 +70,8 @@ def map_elements(
         (N, sum of 2l+1 of the wanted, D).
     """
     mapped = [l for l in wanted if l in given]
-    if _in_kernels(x):
-        return ops.linear(x, weights, counts, _blocks(given, wanted, mapped), scale, transpose)
+    if in_kernels(x):
+        return ops.linear(x, weights, counts, _blocks(tuple(given), tuple(wanted), tuple(mapped)), scale, transpose)
     weights = weights * scale
     weights = weights.transpose(2, 3) if transpose else weights
     parts = dict(zip(given, x.split([2 * l + 1 for l in given], 1), strict=True))
@@ -82,14 +84,42 @@ def map_elements(
     return torch.cat(found, 1) if len(found) > 1 else found[0]
 
 
+def join_degrees(parts: Sequence[Tensor], weights: Sequence[Tensor], factor: float = 1.0) -> Tensor:
+    """Multiply the rows (N, 2l+1, D) of degrees 0, 1, ... by `factor` / sqrt(D) times a matrix (D, C) of each.
+
+    Returns:
+        (N, sum of 2l+1, C).
+    """
+    if in_kernels(parts[0]):
+        return ops.mix(list(parts), list(weights), factor)
+    found = [
+        map_degrees(x, w.unsqueeze(0), [l], factor / math.sqrt(w.shape[0]))
+        for l, (x, w) in enumerate(zip(parts, weights, strict=True))
+    ]
+    return torch.cat(found, 1)
+
+
+def join_degrees_adjoint(g: Tensor, weights: Sequence[Tensor], factor: float = 1.0) -> list[Tensor]:
+    """Gradients by the parts that `join_degrees` took, of degrees 0, 1, ..., from that by what it gave."""
+    rows = [2 * l + 1 for l in range(len(weights))]
+    if in_kernels(g):
+        return ops.mix_adjoint(g, list(weights), rows, factor)
+    return [
+        map_degrees(x, w.unsqueeze(0), [l], factor / math.sqrt(w.shape[0]), transpose=True)
+        for l, (x, w) in enumerate(zip(g.split(rows, 1), weights, strict=True))
+    ]
+
+
 _NO_COUNTS = torch.zeros(0, dtype=torch.int64)
 
 
-def _in_kernels(x: Tensor) -> bool:
+def in_kernels(x: Tensor) -> bool:
+    """Whether the compiled operators for the CPU take this tensor."""
     return x.device.type == "cpu" and compiled(x)
 
 
-def _blocks(given: Sequence[int], wanted: Sequence[int], mapped: Sequence[int]) -> list[int]:
+@cache
+def _blocks(given: tuple[int, ...], wanted: tuple[int, ...], mapped: tuple[int, ...]) -> list[int]:
     """Rows of the output, then width, first input row and first output row of each mapped degree."""
     found = [sum(2 * l + 1 for l in wanted)]
     for degree in mapped:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from forgefield.kernels.choice import compiled
 from forgefield.kernels.operators import ops
-from forgefield.models.blocks.linear import map_rows
+from forgefield.models.blocks.linear import in_kernels, map_rows
 
 SILU_GAIN = 1.6791767923989418
 """Factor that gives silu of a standard normal variable a second moment of 1 (e3nn's value)."""
@@ -40,6 +40,9 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Evaluate on rows (R, in); returns the output and what `adjoint` needs."""
+        if in_kernels(x):
+            y, *hidden = ops.network(x, list(self.weights), SILU_GAIN)
+            return y, hidden
         slopes: list[Tensor] = []
         for w in self.weights[:-1]:
             x, slope = scaled_silu(map_rows(x, w, 1.0 / math.sqrt(w.shape[0])))
@@ -49,6 +52,8 @@ class Network(nn.Module):
 
     def adjoint(self, g: Tensor, slopes: list[Tensor]) -> Tensor:
         """Gradient by the input from the gradient by the output."""
+        if in_kernels(g):
+            return ops.network_adjoint(g, slopes, list(self.weights), SILU_GAIN)[0]
         for w, slope in zip(reversed(self.weights), [*reversed(slopes), None], strict=True):
             g = map_rows(g, w, 1.0 / math.sqrt(w.shape[0]), transpose=True)
             g = g if slope is None else g * slope

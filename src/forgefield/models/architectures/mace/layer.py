@@ -12,8 +12,14 @@ from forgefield.graph.gather import filled_slots, pairs_to_slots, slots_to_pairs
 from forgefield.graph.graph import Graph
 from forgefield.models.architectures.mace.settings import MaceSettings
 from forgefield.models.blocks.contraction import Contraction
-from forgefield.models.blocks.edge_product import EdgeProduct, split_degrees
-from forgefield.models.blocks.linear import map_degrees, map_elements
+from forgefield.models.blocks.edge_product import EdgeProduct
+from forgefield.models.blocks.linear import (
+    in_kernels,
+    join_degrees,
+    join_degrees_adjoint,
+    map_degrees,
+    map_elements,
+)
 from forgefield.models.blocks.network import Network
 
 
@@ -78,6 +84,7 @@ class Layer(nn.Module):
         self.features_in = settings.hidden_degrees if index else [0]
         last = index == settings.num_interactions - 1
         self.features_out = [0] if last else settings.hidden_degrees
+        self.average = avg_num_neighbors
         self.register_buffer("neighbors", torch.tensor(avg_num_neighbors, dtype=torch.float64), persistent=False)
         self.edge = EdgeProduct(self.features_in, settings.max_ell)
         basis = settings.num_radial_basis
@@ -123,9 +130,7 @@ class Layer(nn.Module):
         """
         up = self._by_degree(features, self.features_in, self.up)
         messages, saved_edge, saved_radial = self._messages(up, near.pieces)
-        summed = self._mix_messages(messages)
-        norm, saved_density = self._norm(near, summed)
-        summed = summed * norm
+        summed, saved_density = self._norm(near, messages)
         if not self.has_residual:
             summed = self._skip(summed, self.skip_degrees, self.skip_degrees, near.counts)
         values, slopes = self.product(summed, near.species, near.counts)
@@ -163,29 +168,18 @@ class Layer(nn.Module):
             g_up = found[1] if g_up is None or found[1] is None else g_up.add_(found[1])
         return torch.cat(bases, 0) if len(bases) > 1 else bases[0], g_up, harmonics
 
-    def _mix_messages(self, messages: list[Tensor]) -> Tensor:
-        found = []
-        for degree, (part, w) in enumerate(zip(messages, self.linear, strict=True)):
-            found.append(map_degrees(part, w.unsqueeze(0), [degree], 1.0 / math.sqrt(w.shape[0])))
-        return torch.cat(found, 1)
-
-    def _mix_adjoint(self, g: Tensor) -> list[Tensor]:
-        """Gradients by the messages of each degree."""
-        found = []
-        parts = split_degrees(g, list(range(len(self.linear))))
-        for degree, (part, w) in enumerate(zip(parts, self.linear, strict=True)):
-            found.append(map_degrees(part, w.unsqueeze(0), [degree], 1.0 / math.sqrt(w.shape[0]), transpose=True))
-        return found
-
-    def _norm(self, near: Surroundings, summed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One over the number of neighbours: (), or learned per atom (N, 1, 1)."""
+    def _norm(self, near: Surroundings, messages: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Mixed messages over the number of neighbours: the average, or learned per atom."""
         if self.density is None:
-            return 1.0 / self.neighbors.to(summed.dtype), ()
+            if in_kernels(messages[0]):
+                return join_degrees(messages, list(self.linear), 1.0 / self.average), ()
+            return join_degrees(messages, list(self.linear)) * (1.0 / self.neighbors.to(messages[0].dtype)), ()
+        summed = join_degrees(messages, list(self.linear))
         raw, _ = self.density(near.basis)
         count = torch.tanh(raw * raw)
         slots = pairs_to_slots(count, near.graph) * filled_slots(near.graph, 2)
         norm = 1.0 / (slots.unflatten(0, near.graph.table_sign.shape).sum(1).unsqueeze(2) + 1.0)
-        return norm, (raw, count, norm, summed)
+        return summed * norm, (raw, count, norm, summed)
 
     # -- adjoint ---------------------------------------------------------------------------------------------
 
@@ -195,8 +189,8 @@ class Layer(nn.Module):
         g_sum = self.product.adjoint(g_values, saved.slopes)
         if not self.has_residual:
             g_sum = self._skip(g_sum, self.skip_degrees, self.skip_degrees, near.counts, transpose=True)
-        g_sum, g_basis = self._norm_adjoint(g_sum, saved.density, near)
-        g_radial, g_up, g_harmonics = self._messages_adjoint(self._mix_adjoint(g_sum), saved, near.pieces)
+        g_messages, g_basis = self._norm_adjoint(g_sum, saved.density, near)
+        g_radial, g_up, g_harmonics = self._messages_adjoint(g_messages, saved, near.pieces)
         g_basis = g_radial if g_basis is None else g_radial + g_basis
         if g_up is None:
             return None, g_basis, g_harmonics
@@ -205,13 +199,18 @@ class Layer(nn.Module):
             g_features = g_features + self._skip(g, self.features_out, self.features_in, near.counts, transpose=True)
         return g_features, g_basis, g_harmonics
 
-    def _norm_adjoint(self, g: Tensor, saved: tuple[Tensor, ...], near: Surroundings) -> tuple[Tensor, Tensor | None]:
+    def _norm_adjoint(
+        self, g: Tensor, saved: tuple[Tensor, ...], near: Surroundings
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Gradients by the messages and, of the learned kinds, by the basis."""
+        weights = list(self.linear)
         if self.density is None:
-            return g * (1.0 / self.neighbors.to(g.dtype)), None
+            if in_kernels(g):
+                return join_degrees_adjoint(g, weights, 1.0 / self.average), None
+            return join_degrees_adjoint(g * (1.0 / self.neighbors.to(g.dtype)), weights), None
         raw, count, norm, summed = saved
         g_count = -(g * summed).sum((1, 2), keepdim=True) * norm * norm
         slots = g_count.squeeze(2).expand(near.graph.table_sign.shape).reshape(-1, 1)
         g_pair = slots_to_pairs(slots * filled_slots(near.graph, 2), near.graph)
         g_raw = g_pair * (1.0 - count * count) * 2.0 * raw
-        assert self.density is not None
-        return g * norm, self.density.adjoint(g_raw, [])
+        return join_degrees_adjoint(g * norm, weights), self.density.adjoint(g_raw, [])
