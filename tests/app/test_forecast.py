@@ -271,10 +271,12 @@ def test_an_evaluation_that_has_no_room(data, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_is_an_error_before_the_run(data):
-    write_water("train.xyz", 20, atoms=True, force_scale=1e30)
+    write_water("train.xyz", 20, atoms=True, force_scale=1e4)
     with pytest.raises(ForgeError, match="not finite"):
-        forecast(config())
-    write_run(data)
+        forecast(config("train.force_weight=1e38"))
+    text = GOOD.replace("train:\n", "train:\n  force_weight: 1e38\n")
+    assert text != GOOD
+    write_run(data, text)
     result = check("--dry-run")
     assert result.exit_code == 2
     assert "not finite" in result.stdout

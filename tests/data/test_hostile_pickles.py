@@ -39,18 +39,31 @@ MARKER = "forgefield_hostile_marker"
 
 
 def in_lmdb(path, data):
+    _put(path, b"0", data)
+
+
+def _put(path, key, data):
     with (
         lmdb.open(str(path), subdir=False, map_size=2**28, lock=False) as environment,
         environment.begin(write=True) as transaction,
     ):
-        transaction.put(b"0", data)
+        transaction.put(key, data)
 
 
 def in_table(path, data):
     path.write_bytes(gzip.compress(data, 1))
 
 
-PLACES = {"fairchem_lmdb": in_lmdb, "pacemaker": in_table}
+def in_xequinet(path, data):
+    _put(path, (0).to_bytes(8, "little"), data)
+
+
+def in_cache(path, data):
+    path.mkdir()
+    _put(path / "data.mdb", b"0", data)
+
+
+PLACES = {"fairchem_lmdb": in_lmdb, "pacemaker": in_table, "xequinet": in_xequinet, "alignn_cache": in_cache}
 """Formats that bear pickles, and how one is put in; a new one adds its line."""
 
 
@@ -193,11 +206,10 @@ sys.addaudithook(listen)
 def ran(tmp_path, monkeypatch):
     """What Python's audit hook heard that must not happen."""
     monkeypatch.chdir(tmp_path)
-    for place in PLACES.values():  # all that is imported on first use is there before anyone listens
-        place(tmp_path / "first", pickle.dumps([1]))
+    for name, place in PLACES.items():  # all that is imported on first use is there before anyone listens
+        place(tmp_path / name, pickle.dumps([1]))
         with pytest.raises(DataError):
-            open_dataset(tmp_path / "first", "pacemaker" if place is in_table else "fairchem_lmdb")
-        (tmp_path / "first").unlink()
+            list(open_dataset(tmp_path / name, name))
     events: list[str] = []
     yield events
     assert not (tmp_path / MARKER).exists()

@@ -79,7 +79,7 @@ def test_masks_and_labels_are_part_of_the_fingerprint(tmp_path):
 )
 def test_wrong_names_and_shapes(tmp_path, keys, message):
     with pytest.raises(DataError, match=f"(?s){message}"):
-        opened(tmp_path, **keys)
+        list(opened(tmp_path, **keys))
 
 
 def test_settings():

@@ -112,7 +112,7 @@ def test_a_second_store_keeps_the_first_origin(store, tmp_path):
 
 
 def test_signs_of_zeros_and_smallest_numbers_are_kept(tmp_path):
-    one = Structure([1], [[-0.0, 5e-324, 1.7e308]], cell=[[-0.0, 0, 0]] + [[0, 0, 0]] * 2, labels={"energy": -0.0})
+    one = Structure([1], [[-0.0, 5e-324, 9.9e5]], cell=[[-0.0, 0, 0]] + [[0, 0, 0]] * 2, labels={"energy": -0.0})
     assert_identical(one, open_dataset(write(tmp_path / "s", [one]))[0])
 
 

@@ -155,8 +155,8 @@ def _describe_known(annotation: Any, origin: Any, args: tuple[Any, ...], metadat
     if annotation in _WORDS:
         return _WORDS[annotation] + limits
     if origin in (list, tuple, set, frozenset) or annotation in (list, tuple):
-        if Path in args and any(isinstance(item, BeforeValidator) for item in metadata):
-            return "a path or a list of paths"
+        if any(isinstance(item, BeforeValidator) for item in metadata) and Path in get_args(args[0]):
+            return "a path, a block with a path, or a list of such"
         return _describe_list(args, limits)
     if origin is dict or annotation is dict:
         return f"a block like {_braces(annotation)}{limits}" if args else f"a block of keys{limits}"

@@ -15,6 +15,8 @@ def check_raw(raw: RawFrame) -> None:
         DataError: names the frame and what is wrong with it.
     """
     n = len(raw.numbers)
+    if n == 0:
+        raise DataError("holds no atoms", raw.origin, "remove this frame")
     shapes = {"positions": (n, 3), "cell": (3, 3), "pbc": (3,)}
     for name, shape in shapes.items():
         value = np.asarray(getattr(raw, name))

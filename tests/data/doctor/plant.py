@@ -277,7 +277,7 @@ def silent(s: Structure, random: np.random.Generator) -> Structure:
 
 def missing(s: Structure, random: np.random.Generator) -> Structure:
     """An energy that stands for none."""
-    return with_labels(s, energy=float(random.choice([0.0, 9999.0, -99999.0, 1e10])))
+    return with_labels(s, energy=float(random.choice([0.0, 9999.0, -99999.0, 1e6])))
 
 
 FAULTS: dict[str, list[tuple[tuple[str, ...], Callable[[Frames, np.random.Generator], Planted], str]]] = {
@@ -320,7 +320,7 @@ FAULTS: dict[str, list[tuple[tuple[str, ...], Callable[[Frames, np.random.Genera
     "cell_too_small": [(CRYSTALS, single(shrunken), "an edge 0.5 to 0.7"), (MOLECULES, single(boxed), "box too small")],
     "lone_atoms": [(MOLECULES, single(exploded), "an atom 6 to 20 Å away")],
     "zero_forces": [(MOVING, single(silent, loud=True), "all zero")],
-    "placeholder_values": [(ALL, single(missing), "0, 9999, -99999, 1e10")],
+    "placeholder_values": [(ALL, single(missing), "0, 9999, -99999, 1e6")],
     "repeated_labels": [
         (MOVING, shifted("forces"), "forces of another frame"),
         (CRYSTALS, shifted("stress"), "stress"),

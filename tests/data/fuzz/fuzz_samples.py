@@ -3,6 +3,7 @@
 import gzip
 import json
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+
+from forgefield.core.structure import Structure
+from forgefield.data.store.store_writer import StoreWriter
 
 Change = Callable[[bytes], bytes]
 HERE = Path(__file__).parent
@@ -202,7 +206,32 @@ def write_structure_store(path):
     (path / "structures" / "index.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
 
 
+def write_store(path):
+    writer = StoreWriter(path)
+    for f in random_frames():
+        labels = {"energy": np.array(f["energy"]), "forces": f["forces"]}
+        writer.add(Structure(f["numbers"], f["positions"], f["cell"], np.ones(3, dtype=bool), labels))
+    writer.finish()
+
+
+def copied(name):
+    """A copy of a file or folder of tests/data."""
+
+    def write_copy(path):
+        source = HERE.parent / name
+        shutil.copytree(source, path) if source.is_dir() else shutil.copyfile(source, path)
+
+    return Sample(write_copy)
+
+
 SAMPLES: dict[str, list[Sample]] = {
+    "alignn": [copied(f"alignn/{name}") for name in ("forces/id_prop.json", "zipped/id_prop.json.zip", "table")],
+    "alignn_cache": [copied("alignn_cache/numbers")],
+    "ase_db": [copied("ase_db/oxides.db"), copied("schnetpack/qm9.db")],
+    "ase_files": [copied(f"ase_files/{name}") for name in ("silicon.traj", "vasprun.xml", "silicon.cif", "bpa.pdb")],
+    "aselmdb": [copied("aselmdb/silicon.aselmdb")],
+    "store": [Sample(write_store)],
+    "xequinet": [copied("xequinet")],
     "extxyz": [Sample(write_extxyz)],
     "fairchem_lmdb": [Sample(write_fairchem_lmdb, change_lmdb)],
     "size_grouped": [

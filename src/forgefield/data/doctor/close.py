@@ -70,11 +70,9 @@ def _candidates(survey: Survey, rows: np.ndarray) -> list[tuple[int, int, bool]]
         if len(members) > 2 and survey.atoms[members[0]] > 1:
             points = survey.cloud[members]
             _, near = KDTree(points).query(points, k=min(3, len(members)))
-            for place, others in enumerate(np.atleast_2d(near)):
-                for other in others.tolist():
-                    pair = sorted((int(members[place]), int(members[other])))
-                    if pair[0] != pair[1]:
-                        pairs.setdefault((pair[0], pair[1]), False)
+            ends = np.sort(members[np.stack([np.arange(len(members)).repeat(near.shape[1]), near.ravel()])], axis=0)
+            for one, other in ends.T[ends[0] != ends[1]].tolist():
+                pairs.setdefault((one, other), False)
     table = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
     gaps = np.linalg.norm(survey.cloud[table[:, 0]] - survey.cloud[table[:, 1]], axis=1)
     order = np.argsort(gaps, kind="stable")[: 2 * MOST_PAIRS]

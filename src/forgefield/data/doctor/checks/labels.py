@@ -14,7 +14,10 @@ from forgefield.core.units import ENERGY
 from forgefield.data.doctor.finding import Finding
 from forgefield.data.doctor.survey import Survey
 
-PLACEHOLDERS = (0.0, 1.0, -1.0, 99.0, -99.0, 999.0, -999.0, 9999.0, -9999.0, 99999.0, -99999.0)
+PLACEHOLDERS = (
+    0.0,
+    *(sign * value for value in (1.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0, 1e6) for sign in (1, -1)),
+)
 ABSURD = 1e8  # eV
 ROUGH = 1e-4  # eV: coarser total energies are told
 POLAR = 0.02
