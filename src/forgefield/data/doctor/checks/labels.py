@@ -14,10 +14,8 @@ from forgefield.core.units import ENERGY
 from forgefield.data.doctor.finding import Finding
 from forgefield.data.doctor.survey import Survey
 
-PLACEHOLDERS = (
-    0.0,
-    *(sign * value for value in (1.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0, 1e6) for sign in (1, -1)),
-)
+_STAND_INS = (1.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0, 1e6)
+PLACEHOLDERS = (0.0, *_STAND_INS, *(-value for value in _STAND_INS))
 ABSURD = 1e8  # eV
 ROUGH = 1e-4  # eV: coarser total energies are told
 POLAR = 0.02
