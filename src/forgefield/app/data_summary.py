@@ -12,6 +12,9 @@ from forgefield.core.elements import symbol
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
 from forgefield.data.isolated import is_isolated
+from forgefield.data.label_names import AUTO
+from forgefield.data.label_units import INTERNAL
+from forgefield.data.reader import Frames
 from forgefield.data.trajectories import TrajectoryFinder
 
 _SEEN = 100_000  # distinct formulas that are counted by name
@@ -97,7 +100,21 @@ def plain(dataset: Dataset) -> dict[str, Any]:
         "trajectories": {"number": len(trajectories), "structures": sum(t.stop - t.start for t in trajectories)},
         "sources": [
             {"path": part.source, "structures": len(part), "keys": part.chosen, "others": list(part.others),
-             "notes": list(part.notes)}
+             "notes": list(part.notes), "units": told_units(part)}
             for part in dataset.parts
         ],
     }  # fmt: skip
+
+
+def told_units(part: Frames) -> str:
+    """Return the units a source is read by, and which of them nobody has named."""
+    if part.units is None:
+        return "eV, Å and e, as they are kept"
+    parts = []
+    for name in type(part.units).model_fields:
+        value = getattr(part.units, name)
+        if value not in (AUTO, None):
+            parts.append(f"{name.replace('_', ' ')} {value}")
+        elif name in ("energy", "length"):
+            parts.append(f"{name} {INTERNAL[name]} (taken for granted)")
+    return ", ".join(parts)

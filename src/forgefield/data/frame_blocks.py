@@ -112,6 +112,7 @@ class BlockFrames(Frames):
         repair: Repair | None = None,
     ) -> None:
         self._blocks, self._settings, self._order, self._repair = list(blocks), settings, order, repair
+        self.units = settings.units
         self._ends = np.cumsum([b.count for b in self._blocks], dtype=np.int64)
         if not len(self._ends) or not self._ends[-1]:
             raise DataError("holds no structures", source, "give a file with at least one")

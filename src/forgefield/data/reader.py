@@ -29,6 +29,8 @@ class ReaderSettings(Settings):
 class Frames(ABC):
     """The structures of one source, in their order.
 
+    `units` are those it is read by, where its file or format declares some.
+
     Args:
         source: the file or folder, for messages.
         chosen: the key that each label was read from; None = that label is not in the file.
@@ -36,6 +38,7 @@ class Frames(ABC):
         notes: what the user should know about this source.
     """
 
+    units: LabelUnits | None = None
     _surveyed: Survey | None = None
 
     def __init__(

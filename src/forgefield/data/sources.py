@@ -101,6 +101,7 @@ class Marked(Frames):
 
     def __init__(self, frames: Frames, source: Source) -> None:
         super().__init__(frames.source, frames.chosen, frames.others, frames.notes)
+        self.units = frames.units
         self._frames, self._weight = frames, source.weight
         self._marks = {"fidelity": source.fidelity, "head": source.head}
 
@@ -142,6 +143,7 @@ class Screened(Frames):
             listing = "; ".join(bad[:SHOWN]) + ("; ..." if len(bad) > SHOWN else "")
             notes.append(f"{len(bad)} of {len(frames)} structures are left out (on_error: skip): {listing}")
         super().__init__(frames.source, frames.chosen, frames.others, notes)
+        self.units = frames.units
         self._frames, self._good = frames, np.array(good, dtype=np.int64)
 
     def __len__(self) -> int:

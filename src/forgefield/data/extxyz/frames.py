@@ -54,6 +54,7 @@ class ExtxyzFrames(Frames):
         self._room = KEPT_BYTES
         self._lock = threading.Lock()
         super().__init__(str(path), chosen, other_names(raw, chosen))
+        self.units = units
 
     def __len__(self) -> int:
         return len(self._index.starts)

@@ -131,6 +131,7 @@ class LmdbFrames(Frames):
         chosen = choose_keys(sample, settings.keys, settings.units, str(path), EXTRA_NAMES)
         notes = [note for shard in shards for note in shard.notes] + _notes(sample, chosen)
         super().__init__(str(path), chosen, other_names(sample, chosen), notes)
+        self.units = settings.units
 
     def __len__(self) -> int:
         return int(self._ends[-1])

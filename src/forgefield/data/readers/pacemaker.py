@@ -112,6 +112,7 @@ class PacemakerFrames(Frames):
             notes += _corrected(table, path.name)
         chosen = choose_keys(sample, self._keys, settings.units, str(path), usual)
         super().__init__(str(path), chosen, other_names(sample, chosen), notes)
+        self.units = settings.units
 
     def __len__(self) -> int:
         return self._table.n_rows

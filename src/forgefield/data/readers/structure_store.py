@@ -78,6 +78,7 @@ class StoreFrames(Frames):
         sample = [self._raw(int(i)) for i in np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int))]
         chosen = choose_keys(sample, settings.keys, settings.units, str(index))
         super().__init__(str(index), chosen, other_names(sample, chosen))
+        self.units = settings.units
 
     def __len__(self) -> int:
         return len(self._records)

@@ -119,7 +119,7 @@ def _rows(found: Mapping[str, Any], settings: DataSettings) -> list[tuple[str, s
     names = {label: key for source in found["sources"] for label, key in source["keys"].items() if key and key != label}
     if names:
         rows.append(("read from", ", ".join(f"{label}: {key}" for label, key in names.items())))
-    rows.append(("units", _units(settings)))
+    rows.append(("units", "; ".join(dict.fromkeys(source["units"] for source in found["sources"]))))
     for name, text in (("base_labels", "base labels"), ("features", "further inputs")):
         if found[name]:
             rows.append((text, _of_all(found[name], n)))
@@ -143,20 +143,6 @@ def _rows(found: Mapping[str, Any], settings: DataSettings) -> list[tuple[str, s
     if found["header_entries"]:
         rows.append(("header", _of_all(found["header_entries"], n)))
     return rows
-
-
-def _units(settings: DataSettings) -> str:
-    """Return in which units labels are taken, and why."""
-    from forgefield.data.label_units import INTERNAL
-
-    units, parts = settings.units, []
-    for name in ("energy", "length", "stress", "stress_sign", "energy_per"):
-        own = getattr(units, name)
-        if own != "auto":
-            parts.append(f"{name.replace('_', ' ')} {own} (as asked)")
-        elif name in ("energy", "length"):
-            parts.append(f"{name} {INTERNAL[name]} unless the file declares another")
-    return "; ".join(parts)
 
 
 def _counted(counts: Mapping[str, int], shown: int = SHOWN) -> str:
