@@ -50,8 +50,9 @@ class LazyFrames(Frames):
         places = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
         sample = [self.raw(place) for place in places]
         chosen = choose_keys(sample, settings.keys, settings.units, str(path), self._usual)
-        self.units = settings.units if declare is None else declare(chosen, sample)
+        self._units = settings.units if declare is None else declare(chosen, sample)
         super().__init__(str(path), chosen, other_names(sample, chosen), notes)
+        self.units = self._units
 
     def __len__(self) -> int:
         return self._count
@@ -59,7 +60,7 @@ class LazyFrames(Frames):
     def __getitem__(self, index: int) -> Structure:
         raw = self.raw(index)
         self._check_names(raw)
-        return label_structure(raw, self.chosen, self._settings.keys, self.units)
+        return label_structure(raw, self.chosen, self._settings.keys, self._units)
 
     @abstractmethod
     def raw(self, index: int) -> RawFrame:

@@ -69,8 +69,9 @@ def _candidates(survey: Survey, rows: np.ndarray) -> list[tuple[int, int, bool]]
         members = rows[kind[rows] == label]
         if len(members) > 2 and survey.atoms[members[0]] > 1:
             points = survey.cloud[members]
-            _, near = KDTree(points).query(points, k=min(3, len(members)))
-            ends = np.sort(members[np.stack([np.arange(len(members)).repeat(near.shape[1]), near.ravel()])], axis=0)
+            count = min(3, len(members))
+            _, near = KDTree(points).query(points, k=count)
+            ends = np.sort(members[np.stack([np.arange(len(members)).repeat(count), np.ravel(near)])], axis=0)
             for one, other in ends.T[ends[0] != ends[1]].tolist():
                 pairs.setdefault((one, other), False)
     table = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from ase.calculators.calculator import all_properties
-from ase.constraints import FixAtoms, FixCartesian
 from ase.data import atomic_numbers
 from ase.io.extxyz import REV_PROPERTY_NAME_MAP, key_val_str_to_dict, read_xyz
 
 from forgefield.core.errors import DataError
+from forgefield.data.ase_frames import fixed_of_atoms
 from forgefield.data.raw_frame import RawFrame
 
 _USED = ("Lattice", "Properties", "pbc")
@@ -123,17 +122,6 @@ def parse_by_ase(lines: Sequence[str], origin: str) -> RawFrame:
         values=values | {k: v for k, v in columns.items() if k == "energy"},
         arrays=arrays | columns,
         origin=origin,
-        fixed=_fixed(atoms),
+        fixed=fixed_of_atoms(atoms),
         tags=atoms.get_tags() if atoms.has("tags") else None,
     )
-
-
-def _fixed(atoms: Atoms) -> np.ndarray | None:
-    """Atoms held fixed in all three directions, (N,); None without constraints."""
-    if not atoms.constraints:
-        return None
-    fixed = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms) or (isinstance(constraint, FixCartesian) and np.all(constraint.mask)):
-            fixed[constraint.index] = True
-    return fixed
