@@ -28,7 +28,7 @@ from geometry import CASES, write_case  # noqa: E402
 from protocol import MODEL  # noqa: E402
 
 from forgefield.app.launch import library_to_preload  # noqa: E402
-from forgefield.core import allocator, waiting  # noqa: E402
+from forgefield.core import allocator  # noqa: E402
 from forgefield.core.errors import ForgeError  # noqa: E402
 from forgefield.engines.backends.mace_torch import import_model  # noqa: E402
 
@@ -78,8 +78,7 @@ def worker_environment(choice: str, threads: int, *, ours: bool) -> dict[str, st
         threads: OpenMP threads.
         ours: which side it is.
     """
-    left_out = ("PYTHONPATH", "LD_PRELOAD", *(() if choice == "users" and ours else (waiting.VARIABLE,)))
-    environment = {key: value for key, value in os.environ.items() if key not in left_out}
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LD_PRELOAD")}
     environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if choice == "default":
         return environment | {allocator.VARIABLE: allocator.SYSTEM}

@@ -7,8 +7,6 @@ import os
 
 import torch
 
-import forgefield  # noqa: F401  (before torch: it says how long idle threads spin)
-
 os.environ.setdefault("FORGEFIELD_TRITON", "1")
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -1,16 +1,13 @@
 """ForgeField: train, judge and hand out machine-learned interatomic potentials.
 
-Names are imported when they are first used, so that `import forgefield` is quick. All it does is to say how long idle
-OpenMP threads spin (`core/waiting.py`), which must be said before PyTorch is imported. None of the names may be called
-like a room (`train`, `export`, ...): importing a room sets its name here.
+Names are imported when they are first used, so that `import forgefield` is quick and does nothing. None of them may be
+called like a room (`train`, `export`, ...): importing a room sets its name here.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-from forgefield.core.waiting import bound_spinning
 
 if TYPE_CHECKING:
     from forgefield.app.notebook import evaluate, fit, load, predict, run, save
@@ -20,8 +17,6 @@ if TYPE_CHECKING:
     from forgefield.core.structure import Structure
     from forgefield.data.dataset import open_dataset
     from forgefield.export.calculator import ForgeField
-
-bound_spinning()
 
 __version__ = "0.1.0"
 
