@@ -146,7 +146,7 @@ def test_another_name_deep_in_the_file_is_noticed(tmp_path):
     records = [record(k) for k in range(200)]
     records[101] = record(101, y=None, energy=-1.0)
     dataset = open_dataset(write(tmp_path / "a.lmdb", records))
-    with pytest.raises(DataError, match="record 101: has energy under 'energy', other records under 'y'"):
+    with pytest.raises(DataError, match="record 101: has energy under 'energy', the frames looked at first under 'y'"):
         list(dataset)
 
 

@@ -93,3 +93,15 @@ def test_a_line_that_is_none(tmp_path):
     path.write_text(path.read_text() + '{"path": "structures/id')
     with pytest.raises(DataError, match=r"index.jsonl: line 4: is no JSON"):
         open_dataset(tmp_path)
+
+
+def test_a_label_under_another_name_in_a_structure_not_looked_at_is_no_missing_label(tmp_path):
+    path = store(tmp_path, count=100)
+    other = path / "structures" / "id50.npz"  # between the 32 that decide about names
+    with np.load(other) as file:
+        fields = dict(file)
+    np.savez(other, **fields | {"info_json": np.array(json.dumps({"dft_energy": -1.0}))})
+    dataset = open_dataset(path)
+    assert dataset[49].labels["energy"] == -49.0
+    with pytest.raises(DataError, match=r"structure 50.*has energy under 'dft_energy', the frames looked at first"):
+        dataset[50]

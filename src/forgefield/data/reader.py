@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -91,13 +91,8 @@ class ListFrames(Frames):
 
 
 class Reader(ABC):
-    """One file format.
+    """One file format; `selects` says whether it can choose records by the setting `select`."""
 
-    `usual` holds names that the format itself gives to quantities, charge, multiplicity and fidelity, for `auto`;
-    `selects` says whether it can choose records by the setting `select`.
-    """
-
-    usual: ClassVar[Mapping[str, Sequence[str]]] = {}
     selects: ClassVar[bool] = False
 
     @abstractmethod

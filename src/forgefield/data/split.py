@@ -85,11 +85,6 @@ def contents_of(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def free_atoms(dataset: Dataset) -> np.ndarray:
-    """Return which structures are frames of one free atom, (n,), which always stay in training."""
-    return are_isolated(dataset)
-
-
 def split_dataset(dataset: Dataset, fraction: float, seed: int, free: np.ndarray | None = None) -> Split:
     """Draw `fraction` of the structures for validation.
 
@@ -98,7 +93,7 @@ def split_dataset(dataset: Dataset, fraction: float, seed: int, free: np.ndarray
     Raises:
         DataError: too few structures to have both parts.
     """
-    free = free_atoms(dataset) if free is None else free
+    free = are_isolated(dataset) if free is None else free
     rest = np.flatnonzero(~free)
     count = round(len(rest) * fraction)
     if fraction > 0:

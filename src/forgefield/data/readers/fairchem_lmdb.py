@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +10,19 @@ from pydantic import Field
 
 from forgefield.core.catalog import Entry
 from forgefield.core.errors import DataError
-from forgefield.core.structure import Structure
-from forgefield.data.label_names import AUTO
+from forgefield.data.label_units import LabelUnits
 from forgefield.data.labelling import (
-    USUAL_NAMES,
     Chosen,
     RawFrame,
-    choose_keys,
-    label_structure,
-    other_names,
 )
+from forgefield.data.lazy_frames import LazyFrames
 from forgefield.data.lmdb_file import LmdbFile, lmdb_kind
-from forgefield.data.reader import Frames, Reader, ReaderSettings
+from forgefield.data.reader import Reader, ReaderSettings
 from forgefield.data.record_frames import frame_of_record
 from forgefield.data.restricted_pickle import MAX_BYTES, load_integer, load_record
 
 OURS = ("fairchem", "damaged")  # of the layouts of LMDB files; damaged ones: `open` says so
 EXTRA_NAMES = {"energy": ("y",)}
-LOOKED_AT = 32  # records that decide which names hold the labels
 
 
 class FairchemLmdbSettings(ReaderSettings):
@@ -120,52 +116,31 @@ class _Shard:
         return len(numbers)
 
 
-class LmdbFrames(Frames):
+class LmdbFrames(LazyFrames):
     """Records of one or more shards, decoded when asked for."""
 
     def __init__(self, shards: list[_Shard], path: Path, settings: FairchemLmdbSettings) -> None:
-        self._shards, self._settings = shards, settings
+        self._shards, self._most = shards, settings.max_record_bytes
         self._ends = np.cumsum([len(s) for s in shards])
-        count = int(self._ends[-1])
-        sample = [self._raw(int(i)) for i in np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int))]
-        chosen = choose_keys(sample, settings.keys, settings.units, str(path), EXTRA_NAMES)
-        notes = [note for shard in shards for note in shard.notes] + _notes(sample, chosen)
-        super().__init__(str(path), chosen, other_names(sample, chosen), notes)
-        self.units = settings.units
+        notes = [note for shard in shards for note in shard.notes]
 
-    def __len__(self) -> int:
-        return int(self._ends[-1])
+        def declare(chosen: Chosen, sample: Sequence[RawFrame]) -> LabelUnits:
+            notes.extend(_notes(sample, chosen))
+            return settings.units
 
-    def __getitem__(self, index: int) -> Structure:
-        raw = self._raw(index)
-        self._check_names(raw)
-        return label_structure(raw, self.chosen, self._settings.keys, self._settings.units)
+        super().__init__(path, int(self._ends[-1]), settings, (), declare, EXTRA_NAMES)
+        self.notes = tuple(notes)
 
-    def _raw(self, index: int) -> RawFrame:
+    def raw(self, index: int) -> RawFrame:
+        """Return one record as the file has it."""
         shard_index = int(np.searchsorted(self._ends, index, side="right"))
         shard = self._shards[shard_index]
         key = index - (int(self._ends[shard_index - 1]) if shard_index else 0)
         origin = f"{shard.path.name}: record {key}"
-        return frame_of_record(load_record(shard.get(key), origin, self._settings.max_record_bytes), origin)
-
-    def _check_names(self, raw: RawFrame) -> None:
-        """Refuse a record whose labels have another name than those looked at when the file was opened."""
-        for quantity in USUAL_NAMES:
-            name = self.chosen[quantity]
-            table = raw.arrays if quantity == "forces" else raw.values
-            if getattr(self._settings.keys, quantity) != AUTO or (name is not None and name in table):
-                continue
-            usual = (*USUAL_NAMES[quantity], *EXTRA_NAMES.get(quantity, ()))
-            other = next((n for n in table if n.lower() in usual), None)
-            if other is not None:
-                raise DataError(
-                    f"has {quantity} under {other!r}, other records under {name!r}",
-                    raw.origin,
-                    f"set data.{quantity}_key, or repair the records",
-                )
+        return frame_of_record(load_record(shard.get(key), origin, self._most), origin)
 
 
-def _notes(sample: list[RawFrame], chosen: Chosen) -> list[str]:
+def _notes(sample: Sequence[RawFrame], chosen: Chosen) -> list[str]:
     """Say so if the total energies were rounded to float32 when the file was written."""
     name = chosen["energy"] or ""
     energies = np.array([float(f.values[name]) for f in sample if name in f.values and np.size(f.values[name]) == 1])

@@ -10,15 +10,13 @@ import numpy as np
 
 from forgefield.core.catalog import Entry
 from forgefield.core.errors import DataError
-from forgefield.core.structure import Structure
 from forgefield.data.file_signature import Signature
-from forgefield.data.labelling import choose_keys, label_structure, other_names
+from forgefield.data.lazy_frames import LazyFrames
 from forgefield.data.npy_file import NpzFile
 from forgefield.data.raw_frame import RawFrame
-from forgefield.data.reader import Frames, Reader, ReaderSettings
+from forgefield.data.reader import Reader, ReaderSettings
 
 INDEX = "index.jsonl"
-LOOKED_AT = 32
 GEOMETRY = frozenset(("numbers", "positions", "tags", "fixed", "cell", "pbc", "info_json"))
 MAX_LINE = 2**20
 SNIFFED = 2**14
@@ -47,7 +45,7 @@ class StructureStoreReader(Reader):
             return False
         return first.lstrip().startswith(b"{") and b'"path"' in first and b".npz" in first
 
-    def open(self, path: Path) -> StoreFrames:
+    def open(self, path: Path) -> NpzFrames:
         """Return the structures in the order of the list.
 
         Raises:
@@ -56,7 +54,7 @@ class StructureStoreReader(Reader):
         index = _index_of(path)
         if index is None:
             raise DataError(f"holds no {INDEX}", str(path), "name the folder of a StructureStore")
-        return StoreFrames(index, self.settings)
+        return NpzFrames(index, self.settings)
 
 
 def _index_of(path: Path) -> Path | None:
@@ -65,31 +63,21 @@ def _index_of(path: Path) -> Path | None:
     return next((p for p in (path / INDEX, path / "structures" / INDEX) if p.is_file()), None)
 
 
-class StoreFrames(Frames):
+class NpzFrames(LazyFrames):
     """Structures of a store, read one by one."""
 
     def __init__(self, index: Path, settings: StructureStoreSettings) -> None:
-        self._settings, self._index = settings, index
-        self._signature = Signature(index)
+        self._index, self._signature = index, Signature(index)
         self._records = [_record(line, f"{index.name}: line {k + 1}", index) for k, line in _lines(index)]
         if not self._records:
             raise DataError("is empty", str(index), "give a list with at least one structure")
-        count = len(self._records)
-        sample = [self._raw(int(i)) for i in np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int))]
-        chosen = choose_keys(sample, settings.keys, settings.units, str(index))
-        super().__init__(str(index), chosen, other_names(sample, chosen))
-        self.units = settings.units
+        super().__init__(index, len(self._records), settings)
 
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Structure:
-        return label_structure(self._raw(index), self.chosen, self._settings.keys, self._settings.units)
-
-    def _raw(self, k: int) -> RawFrame:
+    def raw(self, index: int) -> RawFrame:
+        """Return one structure as its file has it."""
         self._signature.check()
-        path, listed = self._records[k]
-        origin = f"{self._index.name}: structure {k} ({path.name})"
+        path, listed = self._records[index]
+        origin = f"{self._index.name}: structure {index} ({path.name})"
         if not path.is_file():
             raise DataError("its file is missing", origin, "copy the store again")
         file = NpzFile(path)
