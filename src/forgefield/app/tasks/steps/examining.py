@@ -14,7 +14,7 @@ from forgefield.data.doctor.examine import examine
 from forgefield.data.doctor.finding import Finding
 from forgefield.data.parts import TrainingData
 
-MOST = 10_000  # structures that are looked at before training; some seconds for molecules of 30 atoms
+MOST = 10_000  # structures that are looked at before training; about ten seconds for molecules of 30 atoms
 OWN_SPLIT = ("leaked_duplicates", "leaked_near_duplicates")
 
 
