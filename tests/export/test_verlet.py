@@ -80,7 +80,7 @@ def test_a_kept_graph_equals_a_new_one(kind, potential, make_atoms, as_structure
     """Along a walk in which pairs come and go, the kept graph is the one that would be built from a fresh search."""
     structure = as_structure(make_atoms(kind))
     random = np.random.default_rng(3)
-    moving = MovingGraph(potential.cutoff, skin=0.6)
+    moving = MovingGraph(potential.needs, skin=0.6)
     for _ in range(40):
         (found,) = predict_graph(potential, moving.graph(structure, potential), [structure])
         (expected,) = predict(potential, [structure])
@@ -94,7 +94,7 @@ def test_a_kept_graph_equals_a_new_one(kind, potential, make_atoms, as_structure
 
 def test_only_positions_are_put_in_anew_while_the_pairs_stay(potential, make_potential, make_atoms, as_structure):
     structure = as_structure(make_atoms("silicon"))
-    moving = MovingGraph(potential.cutoff, skin=0.5)
+    moving = MovingGraph(potential.needs, skin=0.5)
     first = moving.graph(structure, potential)
     second = moving.graph(moved(structure, structure.positions + 1e-4), potential)
     assert moving.builds == 1
