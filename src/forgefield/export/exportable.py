@@ -74,7 +74,7 @@ class ExportablePotential(nn.Module):
         first, second = inverse.index_select(0, first), inverse.index_select(0, second)
         table, fits = neighbour_table(first, second, positions.shape[0], slots.shape[0], dtype)
         graph = Graph(
-            positions.index_select(0, order).to(dtype),
+            positions.index_select(0, order),
             numbers.index_select(0, order),
             structure.index_select(0, order).clamp(0, cell.shape[0] - 1),
             order,
@@ -84,7 +84,7 @@ class ExportablePotential(nn.Module):
             head.clamp(0, n_heads - 1),
             first,
             second,
-            shift.to(dtype),
+            shift,
             *table,
         )
         outputs = self.potential(graph)

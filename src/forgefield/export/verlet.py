@@ -129,7 +129,7 @@ class MovingGraph:
             return graph
         assert self._kept is not None
         rows = torch.from_numpy(structure.positions.take(self._kept.order, 0))
-        return self._kept.graph._replace(positions=rows.to(dtype=weight.dtype, device=weight.device))
+        return self._kept.graph._replace(positions=rows.to(weight.device))
 
     def _valid(self, near: np.ndarray, head: str | None, place: tuple[torch.dtype, torch.device]) -> bool:
         kept = self._kept

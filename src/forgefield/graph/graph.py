@@ -16,7 +16,7 @@ class Graph(NamedTuple):
     Empty slots have sign 0, pair 0, sender 0, and are their own reverse.
     """
 
-    positions: Tensor  # (N, 3), Å
+    positions: Tensor  # (N, 3), Å, float64 whatever the model's precision: their differences must keep its digits
     numbers: Tensor  # (N,), ascending
     structure: Tensor  # (N,), index of the structure
     order: Tensor  # (N,), sorted row -> original row
@@ -26,7 +26,7 @@ class Graph(NamedTuple):
     head: Tensor  # (S,), index of the head
     pair_first: Tensor  # (P,)
     pair_second: Tensor  # (P,)
-    pair_shift: Tensor  # (P, 3), Å
+    pair_shift: Tensor  # (P, 3), Å, float64 as positions
     table_sender: Tensor  # (N, K)
     table_pair: Tensor  # (N, K)
     table_sign: Tensor  # (N, K), float
@@ -45,11 +45,12 @@ class Graph(NamedTuple):
         return self.cell.shape[0]
 
     def pair_vectors(self) -> Tensor:
-        """Vector of each pair, first to second, (P, 3), Å."""
+        """Vector of each pair, first to second, (P, 3), Å, subtracted in float64, then rounded to the model's type."""
         second = self.positions.index_select(0, self.pair_second)
-        return second - self.positions.index_select(0, self.pair_first) + self.pair_shift
+        vectors = second - self.positions.index_select(0, self.pair_first) + self.pair_shift
+        return vectors.to(self.table_sign.dtype)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Graph:
-        """Copy to a device; `dtype` applies to the floating tensors."""
-        move = lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None)  # noqa: E731
-        return Graph(*(move(t) for t in self))
+        """Copy to a device; `dtype` is that of the model: positions and shifts keep theirs."""
+        moved = Graph(*(t.to(device=device) for t in self))
+        return moved._replace(cell=moved.cell.to(dtype), table_sign=moved.table_sign.to(dtype)) if dtype else moved
