@@ -101,8 +101,20 @@ def test_only_positions_are_put_in_anew_while_the_pairs_stay(potential, make_pot
     assert all(a is b for name, a, b in zip(first._fields, first, second, strict=True) if name != "positions")
     assert not np.array_equal(first.positions.numpy(), second.positions.numpy())
     single = make_potential(torch.float32)
-    assert moving.graph(structure, single).positions.dtype == torch.float32
+    assert moving.graph(structure, single).table_sign.dtype == torch.float32
     assert moving.builds == 2
+
+
+@pytest.mark.parametrize("kind", ["ethanol", "silicon"])
+def test_a_kept_float32_graph_far_from_the_origin_gives_the_same_forces(kind, make_potential, make_atoms, as_structure):
+    potential, structure = make_potential(torch.float32), as_structure(make_atoms(kind))
+    moving, start = MovingGraph(potential.cutoff, skin=0.6), structure.positions + 1000.0
+    moving.graph(moved(structure, start), potential)
+    step = np.random.default_rng(0).normal(0, 1e-3, start.shape)
+    (found,) = predict_graph(potential, moving.graph(moved(structure, start + step), potential), [structure])
+    (expected,) = predict(potential, [moved(structure, structure.positions + step)])
+    assert moving.builds == 1
+    assert np.abs(found.forces - expected.forces).max() <= 1e-6 * np.abs(expected.forces).max()
 
 
 def test_positions_must_be_numbers(make_atoms, as_structure):
