@@ -64,7 +64,6 @@ class StoreWriter:
         for shard in self._there():
             for record in range(len(shard)):
                 add_contents(self._digest, shard.get(record, self.folder.name, 0))
-            shard.close()
         self._shard = ShardWriter(self.folder / shard_file(len(self.header.shards)))
         self.progress: dict[str, Any] = self._shard.progress or dict(self.header.job.get("progress", {}))
 
