@@ -90,8 +90,11 @@ def command(
 
 
 def _check_target(target: Path, inputs: Sequence[Path], overwrite: bool, name: str) -> None:
+    from forgefield.data.server_address import server_address, shown
     from forgefield.data.store.frames import is_store
 
+    if server_address(target) is not None:
+        raise DataError("is a database server, which is only read", shown(target), "name a file: --to ase_db all.db")
     if any(target.resolve() == path.resolve() for path in inputs):
         raise DataError("is both read and written", str(target), "give the result another name")
     if target.exists() and not overwrite:
@@ -126,7 +129,9 @@ def _with_bar(dataset: Dataset, writer: Writer, job: str, skip: bool) -> Convert
 def _summary(
     dataset: Dataset, done: Converted, target: Path, name: str, settings: DataSettings, seconds: float
 ) -> None:
-    rows: list[tuple[str, Any]] = [("inputs", ", ".join(str(source) for source in settings.lmdb))]
+    from forgefield.data.server_address import shown
+
+    rows: list[tuple[str, Any]] = [("inputs", ", ".join(shown(source) for source in settings.lmdb))]
     rows += [("structures", f"{done.n_written}, of {len(dataset)} read")]
     if done.continued:
         rows.append(("continued", f"{done.continued} of them were done by an earlier run"))

@@ -26,6 +26,7 @@ from forgefield.data.drawing import WeightedDraws
 from forgefield.data.isolated import separate_isolated
 from forgefield.data.parts import PartName, TrainingData, open_part, open_training
 from forgefield.data.reader import Frames
+from forgefield.data.server_address import shown
 from forgefield.data.settings import DataSettings
 from forgefield.data.survey import Survey
 from forgefield.train.settings import TrainSettings
@@ -249,7 +250,7 @@ def fingerprint(data: TrainingData) -> str:
 def describe(dataset: Dataset, paths: Sequence[Path]) -> dict[str, Any]:
     """Return where a data set comes from and what it holds, for the record."""
     return {
-        "path": ", ".join(str(p) for p in paths),
+        "path": ", ".join(shown(p) for p in paths),
         "n_structures": len(dataset),
         "n_atoms": int(dataset.survey.n_atoms.sum()),
         "elements": dataset.elements(),
