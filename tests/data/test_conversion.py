@@ -16,8 +16,10 @@ from forgefield.data.conversion import convert
 from forgefield.data.dataset import Dataset, open_dataset
 from forgefield.data.label_names import LabelKeys, TargetKey
 from forgefield.data.store import shard_writer
+from forgefield.data.store.appender import StoreAppender
 from forgefield.data.store.frames import StoreFrames
 from forgefield.data.writer import WRITERS
+from forgefield.data.writers.store import StoreFile
 
 REAL = os.environ.get("FORGEFIELD_DATA")  # a folder of data sets; each is converted and back
 
@@ -242,6 +244,97 @@ def test_a_killed_one_can_be_begun_anew(tmp_path):
     assert "was begun from other inputs" in run(source, out).output
     assert run(source, out, "--restart").exit_code == 0
     assert len(open_dataset(out)) == 3
+
+
+def many_shards(path, count, seed):
+    convert(Dataset.of(molecules(count, seed)), writer("store", path), "")
+    return path
+
+
+def test_appending_is_all_or_nothing(tmp_path):
+    out, more = many_shards(tmp_path / "all.store", 5, 0), tmp_path / "more.xyz"
+    convert(Dataset.of(molecules(7, 1)), writer("extxyz", more), "")
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    whole = more.read_text()
+    more.write_text(whole + "3\n\nH 0 0 0\nH 0 0 0\nH 1 x 0\n")
+    failed = run(more, out, "--append")
+    assert failed.exit_code != 0
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    more.write_text(whole)
+    done = run(more, out, "--append")
+    assert done.exit_code == 0, done.output
+    assert "7 were appended to 5" in " ".join(done.output.split())
+    found = open_dataset(out)
+    assert len(found) == 12
+    assert found.fingerprint == Dataset.of([*molecules(5), *open_dataset(more)]).fingerprint
+    assert Dataset.of(list(found)).fingerprint == found.fingerprint
+    assert len(open_dataset(run(more, out, "--append") and out)) == 19  # again is again
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_an_append_that_was_killed_goes_on(tmp_path, monkeypatch, opened):
+    out, more = many_shards(tmp_path / "all.store", 5, 0), tmp_path / "more.store"
+    many_shards(more, 300, 1)
+    monkeypatch.setattr(shard_writer, "PENDING_BYTES", 10_000)
+    monkeypatch.setattr(shard_writer, "BLOCK_BYTES", 2_000)
+    real, seen = StoreAppender.add, []
+
+    def add(self, structure):
+        seen.append(structure)
+        if len(seen) == 200:
+            raise KeyboardInterrupt if not opened else MemoryError
+        real(self, structure)
+
+    monkeypatch.setattr(StoreAppender, "add", add)
+    monkeypatch.setattr(StoreAppender, "abandon", lambda self: (self._store._shard.close(), self._store._let_go()))
+    run(more, out, "--append")
+    assert len(seen) == 200
+    if opened:  # who reads in between takes in what was committed
+        assert 5 < len(open_dataset(out)) < 205
+    monkeypatch.undo()
+    done = run(more, out, "--append")
+    assert done.exit_code == 0, done.output
+    assert "were done by an earlier run" in done.output
+    found = open_dataset(out)
+    assert len(found) == 305
+    assert found.fingerprint == Dataset.of([*molecules(5), *molecules(300, 1)]).fingerprint
+    assert found.notes == ()
+
+
+def test_ctrl_c_between_a_structure_and_its_progress_loses_none(tmp_path, monkeypatch):
+    source, out = many_shards(tmp_path / "in.store", 300, 1), tmp_path / "out.store"
+    monkeypatch.setattr(shard_writer, "PENDING_BYTES", 10_000)
+    monkeypatch.setattr(shard_writer, "BLOCK_BYTES", 2_000)
+    real, seen = StoreFile.add, []
+
+    def add(self, structure):
+        seen.append(structure)
+        if len(seen) == 200:
+            raise KeyboardInterrupt
+        real(self, structure)
+
+    monkeypatch.setattr(StoreFile, "add", add)
+    run(source, out)
+    monkeypatch.undo()
+    assert "were done by an earlier run" in run(source, out).output
+    assert open_dataset(out).fingerprint == Dataset.of(molecules(300, 1)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["out.xyz", "--append"], "format extxyz cannot be appended to"),
+        (["all.store", "--append", "--overwrite"], "does not go with --overwrite, --restart or --with"),
+        (["all.store"], "is there already. Fix: remove it, choose another name, or give --overwrite, or --append"),
+    ],
+)
+def test_where_nothing_can_be_appended(tmp_path, words, message):
+    many_shards(tmp_path / "all.store", 2, 0)
+    convert(Dataset.of(molecules(2)), writer("extxyz", tmp_path / "out.xyz"), "")
+    convert(Dataset.of(molecules(2)), writer("extxyz", tmp_path / "in.xyz"), "")
+    found = run(tmp_path / "in.xyz", tmp_path / words[0], *words[1:])
+    assert found.exit_code != 0
+    assert message in " ".join(found.output.split())
 
 
 @pytest.mark.slow

@@ -131,6 +131,11 @@ class StoreWriter:
         self._shard.close()
         self._let_go()
 
+    def leave(self) -> None:
+        """Let go of it as the last commit left it: an interrupt may have come between a structure and its progress."""
+        self._shard.close()
+        self._let_go()
+
     def _let_go(self) -> None:
         os.close(self._lock)
 
