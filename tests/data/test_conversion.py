@@ -362,6 +362,54 @@ def test_every_real_set_goes_to_the_store_and_back(tmp_path):
     assert len(converted) >= 15
 
 
+WRITTEN = {  # settings, and what a label may lose on the way there and back, relative to its size
+    "ase_db": ({}, 1e-15),
+    "aselmdb": ({}, 1e-15),
+    "size_grouped": ({"precision": "float64"}, 1e-15),
+    "pacemaker": ({}, 1e-15),
+}
+ENOUGH = 60  # structures of each set
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(REAL is None, reason="FORGEFIELD_DATA names no folder of data sets")
+@pytest.mark.parametrize("name", list(WRITTEN))
+def test_every_real_set_goes_through_every_writer(name, tmp_path):
+    options, loss = WRITTEN[name]
+    converted, refused = [], {}
+    for number, path in enumerate(_candidates()):
+        try:
+            found = open_dataset(path)
+            alike = [s for s, _ in zip(found, range(20 * ENOUGH), strict=False)]
+        except DataError:
+            continue
+        usual = {"energy", "forces", "stress"}
+        kinds = [(len(s.labels.keys() & usual), sorted(s.labels), not s.pbc.any()) for s in alike]
+        structures = [s for s, kind in zip(alike, kinds, strict=True) if kind == max(kinds)][:ENOUGH]
+        out = tmp_path / (
+            f"{number}" + {"pacemaker": ".pckl.gzip", "ase_db": ".db", "size_grouped": ".h5"}.get(name, "")
+        )
+        try:
+            convert(Dataset.of(structures), writer(name, out, **options), "")
+        except DataError as error:
+            refused[path] = str(error)
+            continue
+        if name == "size_grouped":
+            structures.sort(key=len)
+        for one, other in zip(structures, open_dataset(out), strict=True):
+            assert other.numbers.tolist() == one.numbers.tolist(), path
+            np.testing.assert_allclose(other.positions, one.positions, rtol=0, atol=1e-12)
+            there = usual & one.labels.keys()
+            assert there == usual & other.labels.keys(), path
+            for label in there:
+                bound = max(1e-12, loss * float(np.abs(one.labels[label]).max(initial=0)))
+                np.testing.assert_allclose(other.labels[label], one.labels[label], rtol=0, atol=bound, err_msg=path)
+        converted.append(path)
+    print(name, len(converted), *(f"{path}: {why}" for path, why in refused.items()), sep="\n")
+    assert len(converted) >= 12
+    assert all("Fix:" in why for why in refused.values())
+
+
 def _candidates():
     """Files and folders; what is inside a folder that opens as a whole is tried too."""
     for folder, _, files in sorted(os.walk(REAL)):
