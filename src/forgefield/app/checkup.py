@@ -192,7 +192,10 @@ class Checkup:
         needed = trained_quantities(self.config.train)
         self._portray("data.train", data.train, needed)
         if data.val is not None:
-            split = "" if self.config.data.val else f" (taken from data.train, seed {self.config.data.split_seed})"
+            how = f"seed {self.config.data.split_seed}"
+            if data.split is not None and data.split.method.startswith("as "):
+                how = data.split.method
+            split = "" if self.config.data.val else f" (taken from data.train, {how})"
             self._portray("data.val", data.val, needed, split)
         else:
             self._add("data.val", "warn", "no validation data: the best epoch is chosen on the training data")
@@ -253,6 +256,8 @@ class Checkup:
             self._add("E0s", "note", note)
 
     def _test(self, data: TrainingData, known: list[int], owner: str) -> None:
+        if data.test is not None:
+            self._portray("data.split.test", data.test, (), " (a part of data.train)")
         if not self.config.data.test:
             return
         with self._guard("data.test"):

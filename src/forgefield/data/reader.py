@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from forgefield.core.settings import Settings
@@ -29,7 +30,8 @@ class ReaderSettings(Settings):
 class Frames(ABC):
     """The structures of one source, in their order.
 
-    `units` are those it is read by, where its file or format declares some.
+    `units` are those it is read by, where its file or format declares some. `own_split` are the parts that it brings
+    along: name -> places, (m,).
 
     Args:
         source: the file or folder, for messages.
@@ -39,6 +41,7 @@ class Frames(ABC):
     """
 
     units: LabelUnits | None = None
+    own_split: Mapping[str, np.ndarray] | None = None
     _surveyed: Survey | None = None
 
     def __init__(

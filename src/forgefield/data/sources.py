@@ -109,7 +109,7 @@ class Marked(Frames):
 
     def __init__(self, frames: Frames, marks: Mapping[str, Any]) -> None:
         super().__init__(frames.source, frames.chosen, frames.others, frames.notes)
-        self.units = frames.units
+        self.units, self.own_split = frames.units, frames.own_split
         self._frames, self._marks = frames, dict(marks)
 
     def __len__(self) -> int:
@@ -155,6 +155,8 @@ class Screened(Frames):
         super().__init__(frames.source, frames.chosen, frames.others, notes)
         self.units = frames.units
         self._frames, self._good = frames, np.array(good, dtype=np.int64)
+        if frames.own_split is not None:
+            self.own_split = {k: np.flatnonzero(np.isin(self._good, v)) for k, v in frames.own_split.items()}
 
     def __len__(self) -> int:
         return len(self._good)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ase import Atoms
 from forgefield.app.reports.markup import duration, milli, significant
 from forgefield.app.reports.page import write_report
 from forgefield.app.reports.reading import force_share
-from forgefield.app.tasks.steps.datasets import load_test_data, set_name
+from forgefield.app.tasks.steps.datasets import load_test_data
 from forgefield.app.tasks.steps.evaluating import write_evaluation
 from forgefield.app.tasks.steps.fitting import WORDS, checking_loader
 from forgefield.app.tasks.steps.further import names_in, unit_of
@@ -44,8 +44,7 @@ def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResu
     """
     if not team().leads:
         return TaskResult("", [], [])
-    test = load_test_data(run, potential.elements)
-    metrics = judge(run, potential, data, test)
+    metrics = judge(run, potential, data, load_test_data(run, data, potential.elements))
     trained = _trained(run, potential, data)
     folder = hand_out(run, trained, sample_of(data.val or data.train), metrics)
     run.record.note(status="finished")
@@ -55,11 +54,9 @@ def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResu
     return show(_summary(run, data, result, metrics, report, folder), run.console)
 
 
-def judge(run: Run, potential: Potential, data: TrainingData, test: Dataset | None) -> dict[str, Any]:
+def judge(run: Run, potential: Potential, data: TrainingData, tests: Mapping[str, Dataset]) -> dict[str, Any]:
     """Evaluate the model on the test and validation data and write all down; return the errors by set."""
-    sets: dict[str, Dataset] = {}
-    if test is not None:
-        sets[set_name(run.config.data.test)] = test
+    sets = dict(tests)
     sets["val" if data.val is not None else "train"] = data.checked
     found: dict[str, Any] = {}
     with run.record.stage("evaluation"):
