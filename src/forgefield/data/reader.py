@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,9 @@ class ReaderSettings(Settings):
     units: LabelUnits = Field(default=LabelUnits(), description="Units and signs of the file.")
     select: str | None = Field(
         default=None, description="Which records of a database are read, in its own words: 'status=completed'."
+    )
+    on_error: Literal["raise", "skip"] = Field(
+        default="raise", description="Whether the source opens although some of its frames cannot be decoded."
     )
 
 

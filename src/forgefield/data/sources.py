@@ -85,7 +85,7 @@ def open_sources(sources: Sequence[Path | Source], block: Reading) -> Dataset:
 
 def _open(source: Path | Source, block: Reading) -> Frames:
     reading = source.within(block) if isinstance(source, Source) else block
-    frames = open_frames(Path(source), reading.format, reading.keys, reading.units, reading.select)
+    frames = open_frames(Path(source), reading.format, reading.keys, reading.units, reading.select, reading.on_error)
     if reading.on_error == "skip":
         frames = Screened(frames)
     marks = {"charge": reading.charge, "multiplicity": reading.multiplicity}

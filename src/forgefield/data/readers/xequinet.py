@@ -161,13 +161,12 @@ def _splits(file: Path, entries: int) -> dict[str, np.ndarray]:
     for name, numbers in _json(file).items():
         if not isinstance(numbers, list) or not all(type(n) is int for n in numbers):
             raise DataError(f"its part {name!r} is no list of numbers", str(file), 'write {"train": [0, 1], ...}')
-        array = np.array(numbers, dtype=np.int64)
-        wrong = array[(array < 0) | (array >= entries)]
-        if len(wrong):
+        wrong = next((n for n in numbers if not 0 <= n < entries), None)
+        if wrong is not None:
             raise DataError(
-                f"its part {name!r} names record {wrong[0]} of {entries}", str(file), "is it another set's?"
+                f"its part {name!r} names record {str(wrong)[:25]} of {entries}", str(file), "is it another set's?"
             )
-        known[name] = array
+        known[name] = np.array(numbers, dtype=np.int64)
     return known
 
 
