@@ -108,7 +108,7 @@ def test_only_positions_are_put_in_anew_while_the_pairs_stay(potential, make_pot
 @pytest.mark.parametrize("kind", ["ethanol", "silicon"])
 def test_a_kept_float32_graph_far_from_the_origin_gives_the_same_forces(kind, make_potential, make_atoms, as_structure):
     potential, structure = make_potential(torch.float32), as_structure(make_atoms(kind))
-    moving, start = MovingGraph(potential.cutoff, skin=0.6), structure.positions + 1000.0
+    moving, start = MovingGraph(potential.needs, skin=0.6), structure.positions + 1000.0
     moving.graph(moved(structure, start), potential)
     step = np.random.default_rng(0).normal(0, 1e-3, start.shape)
     (found,) = predict_graph(potential, moving.graph(moved(structure, start + step), potential), [structure])

@@ -73,13 +73,14 @@ def judge(run: Run, potential: Potential, data: TrainingData, tests: Mapping[str
 
 
 def hand_out(run: Run, potential: Potential, sample: Sequence[Structure], metrics: dict[str, Any]) -> Path | None:
-    """Export the model unless `export.standard_artifacts` is off; return the folder."""
+    """Export the model unless `export.standard_artifacts` is off; return the folder, of several levels the first."""
     if not run.config.export.standard_artifacts:
         return None
     folder = run.folder.root / run.config.export.dir
     with run.record.stage("export"):
-        checks = {}
-        for inside, model in handed_out(potential, run.config.export):
+        checks: list[dict[str, float]] = []
+        handed = handed_out(potential, run.config.export)
+        for inside, model in handed:
             export_artifacts(
                 model,
                 folder / inside,
@@ -87,9 +88,11 @@ def hand_out(run: Run, potential: Potential, sample: Sequence[Structure], metric
                 provenance=provenance(run, metrics),
                 sample=sample,
             )
-            checks[inside] = check_in_ase(folder / inside, model, bare(sample[0], model.heads), run.device)
-    run.record.note(artifacts=str(run.config.export.dir), ase_check=checks.get("", checks))
-    return folder
+            checks.append(check_in_ase(folder / inside, model, bare(sample[0], model.heads), run.device))
+    worst = {name: max(check[name] for check in checks) for name in checks[0]}
+    first = handed[0].folder
+    run.record.note(artifacts=str(run.config.export.dir / first), ase_check=worst)
+    return folder / first
 
 
 def _trained(run: Run, potential: Potential, data: TrainingData) -> Potential:
@@ -214,7 +217,8 @@ def next_commands(run: Run, model: str) -> list[tuple[str, str]]:
     """Return three things to try after training."""
     root, epochs = short(run.folder.root), 2 * run.config.train.epochs
     heads = run.record.content["model"]["heads"]
-    named, asked = (f", head='{heads[-1]}'", f" --head {heads[-1]}") if len(heads) > 1 else ("", "")
+    several = len(heads) > 1 and run.config.export.fidelity == "all"
+    named, asked = (f", head='{heads[-1]}'", f" --head {heads[-1]}") if several else ("", "")
     python = f"from forgefield import ForgeField; calculator = ForgeField.load('{model}'{named})"
     return [
         (
