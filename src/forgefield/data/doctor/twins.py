@@ -173,7 +173,7 @@ class _Search:
 
     def _sample(self, pairs: np.ndarray, across: bool) -> None:
         """Count what is left, and estimate how much of it is near."""
-        rest = np.array([pair for pair in pairs.tolist() if not self._known(*pair, across)]).reshape(-1, 2)
+        rest = np.array([pair for pair in pairs.tolist() if not self._known(pair[0], pair[1], across)]).reshape(-1, 2)
         if not len(rest):
             return
         random = np.random.default_rng(0)
@@ -217,7 +217,8 @@ def _near(points: np.ndarray, known: np.ndarray, asked: np.ndarray, count: int) 
     if not len(known) or not len(asked):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     count = min(count, len(known))
-    gaps, places = KDTree(points[known]).query(points[asked], k=np.arange(1, count + 1), distance_upper_bound=RADIUS)
+    found = KDTree(points[known]).query(points[asked], k=count, distance_upper_bound=RADIUS)
+    gaps, places = (np.asarray(column).reshape(len(asked), count) for column in found)
     one, column = np.nonzero(np.isfinite(gaps))
     first, second = asked[one], known[places[one, column]]
     apart = first != second
