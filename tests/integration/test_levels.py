@@ -58,6 +58,11 @@ def test_levels_have_reference_energies_and_errors_of_their_own(run_of_two):
         assert energies["low"][element] - value == pytest.approx(SHIFT, abs=1e-9)
     metrics = json.loads((run_of_two / "evaluation" / "val" / "metrics.json").read_text())
     assert {"high", "low"} <= set(metrics["by_head"])
+    page = (run_of_two / "report.html").read_text()
+    for title in ("Validation force error by level", "Validation energy error by level"):
+        card = page.split(title, 1)[1].split("</svg>", 1)[0]
+        assert "high" in card
+        assert "low" in card
 
 
 def test_each_level_is_an_artifact_of_its_own(run_of_two, two_levels):

@@ -11,6 +11,8 @@ from forgefield.core.units import factor
 
 MANY = 700
 """Above so many points a scatter chart becomes shaded cells."""
+LEVEL_STYLES = ("a", "b", "c", "d", "e", "f")
+"""Colours of the lines of so many levels of theory; more are told in the table alone."""
 GPA_PER_UNIT = 1.0 / factor("stress", "GPa")
 """GPa in one eV/Å^3."""
 
@@ -33,10 +35,34 @@ def learning_curves(contents: Contents) -> list[str]:
         kinds = [("b", "RMSE", column.format("rmse")), ("c", "MAE", column.format("mae"))]
         lines = [(style, kind, factor_ * contents.series(key)) for style, kind, key in kinds]
         cards.append(_curve_card(title, unit, axis, x, lines, best))
+    cards += _level_curves(contents, axis, x, best)
     rate = contents.series("lr")
     if len(np.unique(rate[np.isfinite(rate)])) > 1:
         cards.append(_curve_card("Learning rate", "learning rate", axis, x, [("a", "", rate)], None))
     return [made for made in cards if made]
+
+
+def _level_curves(contents: Contents, axis: Axis, x: np.ndarray, best: float | None) -> list[str]:
+    """Return the validation errors of each level of theory, where there are several."""
+    rows = [row for row in contents.breakdown if row.get("group") == "head" and row.get("set") == "val"]
+    names = list(dict.fromkeys(str(row["name"]) for row in rows))
+    if not 2 <= len(names) <= len(LEVEL_STYLES):
+        return []
+    place = {row.get("update"): k for k, row in enumerate(contents.history)}
+    cards = []
+    for title, key, unit in (
+        ("Validation force error by level", "forces_rmse", "RMSE, meV/Å"),
+        ("Validation energy error by level", "energy_rmse_per_atom", "RMSE, meV per atom"),
+    ):
+        lines = []
+        for style, name in zip(LEVEL_STYLES, names, strict=False):
+            y = np.full(len(x), np.nan)
+            for row in rows:
+                if str(row["name"]) == name and row.get("update") in place and row.get(key) is not None:
+                    y[place[row["update"]]] = 1e3 * float(row[key])
+            lines.append((style, name, y))
+        cards.append(_curve_card(title, unit, axis, x, lines, best))
+    return cards
 
 
 def _progress(contents: Contents) -> tuple[str, np.ndarray]:
