@@ -60,11 +60,16 @@ def build_graph(
         "head": np.array([_head_index(s, heads) for s in structures]),
         "pair_first": first,
         "pair_second": second,
+        "far_first": np.zeros(0, np.int64),
+        "far_second": np.zeros(0, np.int64),
     }
     floats = {
         "positions": np.concatenate([s.positions for s in structures])[order],
         "cell": np.stack([s.cell for s in structures]),
         "pair_shift": shift.reshape(-1, 3),
+        "charge": np.array([0.0 if s.charge is None else s.charge for s in structures]),
+        "multiplicity": np.array([1.0 if s.multiplicity is None else s.multiplicity for s in structures]),
+        "far_shift": np.zeros((0, 3)),
         "table_sign": table.pop("table_sign"),
     }
     tensors = {k: torch.as_tensor(v, device=device) for k, v in {**integers, **table}.items()}

@@ -33,6 +33,11 @@ class Graph(NamedTuple):
     reverse: Tensor  # (N * K,), slot of the opposite edge
     slot_forward: Tensor  # (P,), slot at the second atom
     slot_backward: Tensor  # (P,), slot at the first atom
+    charge: Tensor  # (S,), total charge, e
+    multiplicity: Tensor  # (S,), 2S + 1
+    far_first: Tensor  # (F,)
+    far_second: Tensor  # (F,)
+    far_shift: Tensor  # (F, 3), Å
 
     @property
     def n_atoms(self) -> int:

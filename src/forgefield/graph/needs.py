@@ -14,3 +14,6 @@ class Needs:
     """
 
     cutoff: float
+    far_cutoff: float = 0.0
+    electrons: tuple[str, ...] = ()
+    by_head: bool = False

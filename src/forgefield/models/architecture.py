@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -27,6 +27,10 @@ class AtomTerm(NamedTuple):
     energies: Tensor  # (N,), eV
     vector_gradients: Tensor  # (P, 3), eV/Å
     extra: Mapping[str, Tensor] = NOTHING  # (N, ...) in the graph's order, or (S, ...)
+    charge_gradients: Tensor | None = None  # (P, 3)
+
+
+Respond = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,12 @@ class ArchitectureContext:
     avg_num_neighbors: float
     first_elements: int = 0
     first_heads: int = 0
+    by_head: bool = False
+    head_embedding: bool = False
+
+    @property
+    def n_kinds(self) -> int:
+        return len(self.elements) * (len(self.heads) if self.by_head else 1)
 
     @property
     def element_norm(self) -> int:
