@@ -56,6 +56,7 @@ class ArchitectureContext:
 
     @property
     def n_kinds(self) -> int:
+        """Length of tables by element."""
         return len(self.elements) * (len(self.heads) if self.by_head else 1)
 
     @property
