@@ -113,9 +113,10 @@ def build(choices: dict[str, Any], seed: int) -> torch.nn.Module:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and not name.startswith("aev."):
                 drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                scale = 1.0 / np.sqrt(parameter.shape[1]) if "weight" in name and "mlp" in name else 0.3
+                scale = 2.0 / np.sqrt(parameter.shape[1]) if "weight" in name and "mlp" in name else 0.3
                 parameter.copy_(torch.round(drawn * scale * 16384) / 16384)
         model.afv.weight[0] = 0.0
+        model.outputs.atomic_shift.shifts.weight[0] = 0.0  # of the empty atom that ends flat lists
     return model
 
 
