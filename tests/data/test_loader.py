@@ -132,7 +132,7 @@ def test_graph_and_labels_belong_together(dataset):
 
 
 def test_the_cache_is_bounded_and_changes_nothing(dataset):
-    unbounded, tiny = SampleCache(dataset, 3.0), SampleCache(dataset, 3.0, limit_mb=0.002)
+    unbounded, tiny = SampleCache(dataset, Needs(3.0)), SampleCache(dataset, Needs(3.0), limit_mb=0.002)
     for _ in range(2):
         for i in range(len(dataset)):
             one, other = unbounded.get(i), tiny.get(i)

@@ -112,7 +112,8 @@ def weight_gradients(potential, term):
 
 def _tensors(values):
     """The tensors among the values, those of mappings too, in the order of their names."""
-    return [t for v in values for t in ([v[k] for k in sorted(v)] if isinstance(v, dict) else [v]) if t is not None]
+    lists = ([v[k] for k in sorted(v)] if isinstance(v, dict) else [v] for v in values if v is not None)
+    return [t for one in lists for t in one]
 
 
 def assert_same(found, wanted, tolerance=EXACT):

@@ -75,6 +75,7 @@ CASES = {
     "max_atoms": Case(12, {"batch_size": None, "max_edges": 10_000}),
     "max_edges": Case(160, {"batch_size": None, "max_atoms": 10_000}),
     "same_size": Case(True),
+    "same_fidelity": Case(True),
     "oversize": Case("refuse", {"batch_size": None, "max_atoms": 4, "oversize": "alone"}),
     "num_workers": Case(2),
     "seed": Case(1),
@@ -227,12 +228,12 @@ def outcome(folder, keys, seen, dtype):
             s.cell,
             s.pbc,
             labels=s.labels,
-            head=settings.head_key,
+            head=settings.head_key or ("default", "other")[k % 2],
             origin=s.origin,
             fixed=np.arange(len(s)) == 0,
             tags=np.arange(len(s)) % 2,
         )
-        for s in (*TRAIN, *VAL)
+        for k, s in enumerate((*TRAIN, *VAL))
     ]
     common = {"config_fingerprint": "c", "data_fingerprint": "d", "device": "cpu"}
     found = {"refused": None}

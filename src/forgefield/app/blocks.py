@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import AliasChoices, Field, JsonValue, SerializeAsAny, ValidationInfo, field_validator
 
+from forgefield.app.physics_block import physics_settings
 from forgefield.core.settings import Matmul, Settings
+from forgefield.models.architecture import Fidelity
 
 INTERNAL: dict[str, JsonValue] = {"internal": True}
 """Marks fields that ForgeField fills in; help and schema leave them out."""
@@ -31,6 +34,14 @@ class ModelBlock(Settings):
         description="Weights file (.safetensors) to load instead of the one that the manifest names.",
     )
     head: str | None = Field(default=None, description="Head for evaluate and infer; a model with one head needs none.")
+    physics: dict[str, SerializeAsAny[Settings]] = Field(
+        default_factory=dict,
+        description="Physics added to the learned energy of a new model, by name, with the settings of each: "
+        "{zbl: {}, coulomb: {method: dsf}}. `forgefield explain model.physics` lists them.",
+    )
+    fidelity: Fidelity = Field(
+        default=Fidelity(), description="How the levels of theory of a new model (data with several) differ."
+    )
     export: ModelExport | None = Field(
         default=None, description="Where evaluate and infer also save the loaded model; null saves nothing."
     )
@@ -39,6 +50,11 @@ class ModelBlock(Settings):
         description="Filled in by ForgeField from the keys beside the reserved ones; null when the bundle decides.",
         json_schema_extra=INTERNAL,
     )
+
+    @field_validator("physics", mode="before")
+    @classmethod
+    def _known_terms(cls, value: Any) -> Any:
+        return physics_settings(value)
 
 
 class EvalSettings(Settings):

@@ -170,6 +170,8 @@ class Checkup:
             heads=heads,
             reference_energies={head: dict.fromkeys(elements, 0.0) for head in heads},
             avg_num_neighbors=statistics.avg_num_neighbors,
+            physics=config.model.physics,
+            fidelity=config.model.fidelity,
             seed=config.train.seed,
         )
         self._weigh(potential)
@@ -305,7 +307,7 @@ def _heads(dataset: Dataset, filled: str | None) -> list[str]:
     """Return the heads of a new model; structures without one belong to `filled`."""
     if filled is None:
         return heads_of(dataset)
-    return sorted({structure.head or filled for structure in dataset})
+    return sorted({structure.level or filled for structure in dataset})
 
 
 def _shapes(dataset: Dataset) -> set[bytes]:

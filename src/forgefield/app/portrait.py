@@ -86,7 +86,7 @@ def look_at(dataset: Dataset) -> Portrait:
         sizes.append(len(structure))
         elements.update(structure.numbers.tolist())
         labels.update(list(structure.labels))
-        heads.update([structure.head] if structure.head else [])
+        heads.update([structure.level] if structure.level else [])
         periodic += bool(structure.pbc.any())
         for name in squares:
             values = structure.labels.get(name)

@@ -17,6 +17,7 @@ from forgefield.app.validation import problem
 from forgefield.app.yaml_source import Node
 from forgefield.core.catalog import Catalog
 from forgefield.data.settings import PATH_KEYS
+from forgefield.models.architecture import Fidelity
 
 if TYPE_CHECKING:
     from forgefield.app.run import RunConfig
@@ -267,6 +268,7 @@ def given_settings_are_the_bundles(config: RunConfig, tree: Node) -> Iterator[st
             tree, ("backend",), f"{config.backend!r}, but {config.start} holds a {backend!r}. Remove the line"
         )
         return
+    yield from _added_terms_are_the_bundles(config, tree, manifest)
     theirs = manifest.get("settings")
     if config.model.settings is None or not isinstance(theirs, dict):
         return
@@ -276,6 +278,16 @@ def given_settings_are_the_bundles(config: RunConfig, tree: Node) -> Iterator[st
             text = (
                 f"{yaml_text(ours[key])} here, but {yaml_text(theirs[key])} in {config.start}, which decides. Remove it"
             )
+            yield problem(tree, ("model", key), text)
+
+
+def _added_terms_are_the_bundles(config: RunConfig, tree: Node, manifest: dict[str, Any]) -> Iterator[str]:
+    ours = config.model.model_dump(mode="json")
+    defaults = {"physics": {}, "fidelity": Fidelity().model_dump(mode="json")}
+    for key, default in defaults.items():
+        theirs = manifest.get(key, default)
+        if key in config.model.model_fields_set and ours[key] != theirs:
+            text = f"not as in {config.start}, which decides ({yaml_text(theirs)}). Remove it"
             yield problem(tree, ("model", key), text)
 
 

@@ -101,6 +101,11 @@ class Structure:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def level(self) -> str | None:
+        """Head of a model that its labels train: the one it names, else the one named like its fidelity."""
+        return self.head if self.head is not None else self.fidelity
+
     @cached_property
     def volume(self) -> float:
         """Volume of the cell, Å^3; 0 for a molecule without one."""

@@ -27,6 +27,7 @@ class Limits(NamedTuple):
         atoms: of all structures together.
         edges: directed neighbour pairs within the cutoff, two for each pair.
         same_size: only structures of one number of atoms stand in a batch.
+        same_fidelity: only structures of one fidelity (head) stand in a batch.
         oversize: a structure that exceeds a limit by itself is refused, or makes a batch of its own.
     """
 
@@ -35,6 +36,7 @@ class Limits(NamedTuple):
     edges: int | None = None
     same_size: bool = False
     oversize: Oversize = "refuse"
+    same_fidelity: bool = False
 
     def describe(self) -> str:
         """Return the limits in words."""
@@ -43,13 +45,14 @@ class Limits(NamedTuple):
             *([f"at most {self.atoms} atoms"] if self.atoms is not None else []),
             *([f"at most {self.edges} edges"] if self.edges is not None else []),
             *(["one size"] if self.same_size else []),
+            *(["one fidelity"] if self.same_fidelity else []),
         ]
         return " and ".join(parts)
 
     @property
     def plain(self) -> bool:
         """Whether the number of structures is all that is limited."""
-        return self.atoms is None and self.edges is None and not self.same_size
+        return self.atoms is None and self.edges is None and not (self.same_size or self.same_fidelity)
 
 
 class Extents(NamedTuple):
@@ -57,6 +60,7 @@ class Extents(NamedTuple):
 
     atoms: np.ndarray  # (n,)
     edges: np.ndarray | None  # (n,), directed; None where they are not limited
+    levels: np.ndarray | None = None  # (n,), number of the fidelity; None where it does not matter
 
 
 class Batching(ABC):
@@ -106,7 +110,7 @@ class _Measured:
     """Structures measured by the limits."""
 
     def __init__(self, limits: Limits, extents: Extents) -> None:
-        self.limits, self.atoms = limits, extents.atoms
+        self.limits, self.group = limits, _groups(limits, extents)
         columns = [np.ones(len(extents.atoms), dtype=np.int64)]
         capacity = [limits.structures or len(extents.atoms)]
         if limits.atoms is not None:
@@ -122,10 +126,17 @@ class _Measured:
     def groups(self, places: np.ndarray) -> list[np.ndarray]:
         """Return the places that may stand together, without those that stand alone."""
         rest = places[~self.alone[places]]
-        if not self.limits.same_size:
-            return [rest] if len(rest) else []
-        atoms = self.atoms[rest]
-        return [rest[atoms == n] for n in np.unique(atoms).tolist()]
+        groups = self.group[rest]
+        return [rest[groups == n] for n in np.unique(groups).tolist()]
+
+
+def _groups(limits: Limits, extents: Extents) -> np.ndarray:
+    """Number of the group of each structure, (n,): only those of one group may meet in a batch."""
+    found = extents.atoms if limits.same_size else np.zeros(len(extents.atoms), dtype=np.int64)
+    if limits.same_fidelity:
+        assert extents.levels is not None
+        found = found * (1 + int(extents.levels.max(initial=0))) + extents.levels
+    return found
 
 
 @final
@@ -171,7 +182,7 @@ class Packed(Batching):
         return [found[k] for k in random.permutation(len(found))]
 
     def _key(self, group: np.ndarray) -> int:
-        return int(self._measured.atoms[group[0]]) if self._measured.limits.same_size else 0
+        return int(self._measured.group[group[0]])
 
     def _roomy(self, group: np.ndarray) -> int:
         return roomy_bins(self._measured.sizes[group], self._measured.capacity)
@@ -236,11 +247,11 @@ class Consecutive(Batching):
         load, last = np.zeros_like(measured.capacity), -1
         for k, place in enumerate(order.tolist()):
             load = load + measured.sizes[place]
-            changes = measured.limits.same_size and measured.atoms[place] != last
+            changes = measured.group[place] != last
             if k and (changes or (load > measured.capacity).any()):
                 cuts.append(k)
                 load = measured.sizes[place].copy()
-            last = measured.atoms[place]
+            last = measured.group[place]
         return [part for part in np.split(order, cuts) if len(part)]
 
 

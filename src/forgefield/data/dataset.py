@@ -129,7 +129,7 @@ class Dataset:
             sizes.append(len(s))
             labels.update(list(s.labels))
             groups[s.config_type] += 1
-            heads[s.head or "(none)"] += 1
+            heads[s.level or "(none)"] += 1
             periodic += bool(s.pbc.any())
             fixed += s.fixed is not None and bool(s.fixed.any())
             counts = Counter(s.numbers.tolist())

@@ -80,8 +80,8 @@ def head_of(structure: Structure, heads: Sequence[str]) -> str:
     Raises:
         DataError: it names a head that is not there.
     """
-    if structure.head is None:
+    if structure.level is None:
         return heads[0]
-    if structure.head not in heads:
-        raise DataError(f"head {structure.head!r} is not in the model", structure.origin, "heads: " + ", ".join(heads))
-    return structure.head
+    if structure.level not in heads:
+        raise DataError(f"head {structure.level!r} is not in the model", structure.origin, "heads: " + ", ".join(heads))
+    return structure.level

@@ -84,7 +84,8 @@ class Loader:
         limits = self.limits
         if limits.plain or len(self.dataset) == 0:
             return ByCount(len(self.order(0)), limits.structures or 1, drop_last=self.drop_last)
-        extents = Extents(self._cache.atoms(), None if limits.edges is None else self._cache.edges())
+        edges = None if limits.edges is None else self._cache.edges()
+        extents = Extents(self._cache.atoms(), edges, levels_of(self.dataset) if limits.same_fidelity else None)
         check_extents(self.dataset, limits, extents)
         if self.mixture is None and not self.shuffle:
             return Consecutive(limits, extents)
@@ -164,6 +165,13 @@ class Loader:
         return Batch(graph, labels, torch.as_tensor(places, dtype=torch.int64))
 
 
+def levels_of(dataset: Dataset) -> np.ndarray:
+    """Number of the fidelity of each structure, (n,)."""
+    survey = dataset.survey
+    names = {kind.head: k for k, kind in reversed(list(enumerate(survey.kinds)))}
+    return np.array([names[kind.head] for kind in survey.kinds], dtype=np.int64)[survey.kind]
+
+
 def make_loader(
     dataset: Dataset,
     needs: Needs,
@@ -204,7 +212,7 @@ def make_loader(
     if limits.plain and (limits.structures or 0) < 1:
         raise DataError(f"batch_size is {limits.structures}", fix="use at least 1")
     loader = Loader(
-        SampleCache(dataset, needs.cutoff, cache_mb),
+        SampleCache(dataset, needs, cache_mb),
         needs,
         limits=limits,
         heads=heads,

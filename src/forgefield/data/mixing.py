@@ -33,7 +33,7 @@ class OldFrames(Frames):
 
     def __getitem__(self, index: int) -> Structure:
         found = self._dataset[index]
-        return dataclasses.replace(found, head=found.head or self._head, weight=found.weight * self._weight)
+        return dataclasses.replace(found, head=found.level or self._head, weight=found.weight * self._weight)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,13 @@ class Reading(Settings):
     energy_per: Literal["auto", "structure", "atom"] = Field(default="auto", description=_unit("energy_per"))
     spin: Literal["auto", "multiplicity", "unpaired"] = Field(default="auto", description=_unit("spin"))
 
+    charge: float | None = Field(
+        default=None, description="Total charge of the structures that state none, e; for models that need one."
+    )
+    multiplicity: int | None = Field(
+        default=None, ge=1, description="Spin multiplicity, 2S + 1, of the structures that state none."
+    )
+
     @field_validator("format")
     @classmethod
     def _known_format(cls, value: str) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
-from forgefield.graph.pairs import find_pairs
-from forgefield.graph.pieces import Piece, make_piece
+from forgefield.graph.needs import Needs
+from forgefield.graph.pieces import Piece, find_piece
 
 BYTES_PER_MB = 2**20
 
@@ -25,8 +25,8 @@ class Sample(NamedTuple):
     def n_bytes(self) -> int:
         """Memory of the arrays."""
         s = self.structure
-        arrays = (s.numbers, s.positions, s.cell, *s.labels.values(), *self.pairs)
-        return sum(np.asarray(a).nbytes for a in arrays)
+        arrays = (s.numbers, s.positions, s.cell, *s.labels.values())
+        return sum(np.asarray(a).nbytes for a in arrays) + self.pairs.n_bytes
 
 
 class SampleCache:
@@ -36,12 +36,12 @@ class SampleCache:
 
     Args:
         dataset: where structures come from.
-        cutoff: of the pairs, Å.
+        needs: which pairs are found.
         limit_mb: memory for the arrays, MiB.
     """
 
-    def __init__(self, dataset: Dataset, cutoff: float, limit_mb: float = 1024.0) -> None:
-        self.dataset, self.cutoff = dataset, cutoff
+    def __init__(self, dataset: Dataset, needs: Needs, limit_mb: float = 1024.0) -> None:
+        self.dataset, self.needs = dataset, needs
         self._room = limit_mb * BYTES_PER_MB
         self._kept: dict[int, Sample] = {}
         self._lock = threading.Lock()
@@ -64,7 +64,7 @@ class SampleCache:
         if kept is not None:
             return kept
         structure = self.dataset[index]
-        sample = Sample(structure, make_piece(find_pairs(structure, self.cutoff), len(structure)))
+        sample = Sample(structure, find_piece(structure, self.needs))
         with self._lock:
             if index not in self._kept and sample.n_bytes <= self._room:
                 self._room -= sample.n_bytes

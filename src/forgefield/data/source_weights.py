@@ -38,8 +38,11 @@ def weighted_draws(
     Raises:
         DataError: a name or weight is missing, unknown or given twice, or a source has no structure.
     """
-    found = source_shares(sources, weights)
-    if found is None:
+    by_level = _members_by_level(train, weights)
+    found = None if by_level else source_shares(sources, weights)
+    if by_level:
+        members, shares = by_level
+    elif found is None:
         if n_drawn is None and not replacement:
             return None
         members: tuple[np.ndarray, ...] = (np.arange(len(train)),)
@@ -53,6 +56,25 @@ def weighted_draws(
                 raise DataError("no training structure is left of this source, but it has a share of the draws",
                                 str(source), "take it out of data.sampling and data.train")  # fmt: skip
     return WeightedDraws(members, shares, n_drawn or len(train), seed, replacement)
+
+
+def _members_by_level(
+    train: Dataset, weights: SourceWeights | None
+) -> tuple[tuple[np.ndarray, ...], tuple[float, ...]] | None:
+    """Return the structures and the share of each fidelity, if the weights name fidelities; else None.
+
+    Raises:
+        DataError: one of them has no weight.
+    """
+    levels = train.heads()
+    if not isinstance(weights, dict) or not levels or not set(weights) <= set(levels):
+        return None
+    if missing := [name for name in levels if name not in weights]:
+        what = f"gives no weight for the fidelity {missing[0]}, which the training data have"
+        raise DataError(what, "data.sampling", f"give one: {missing[0]}: 1")
+    survey = train.survey
+    members = tuple(np.flatnonzero(survey.where(kind.head == name for kind in survey.kinds)) for name in weights)
+    return members, tuple(weight / sum(weights.values()) for weight in weights.values())
 
 
 def source_shares(sources: Sequence[Path | Source], weights: SourceWeights | None) -> tuple[float, ...] | None:

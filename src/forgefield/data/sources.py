@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from forgefield.data.dataset import Dataset, open_frames
 from forgefield.data.reader import Frames
 from forgefield.data.reading import Reading
 from forgefield.data.survey import Survey
+from forgefield.data.survey import survey as make_survey
 
 SHOWN = 5
 
@@ -87,8 +88,14 @@ def _open(source: Path | Source, block: Reading) -> Frames:
     frames = open_frames(Path(source), reading.format, reading.keys, reading.units, reading.select)
     if reading.on_error == "skip":
         frames = Screened(frames)
-    marked = isinstance(source, Source) and not {"fidelity", "head", "weight"}.isdisjoint(source.model_fields_set)
-    return Marked(frames, source) if marked and isinstance(source, Source) else frames
+    marks = {"charge": reading.charge, "multiplicity": reading.multiplicity}
+    if isinstance(source, Source):
+        marks |= {"fidelity": source.fidelity, "head": source.head, "weight": source.weight}
+    marks = {name: mark for name, mark in marks.items() if mark is not None and (name, mark) != ("weight", 1.0)}
+    return Marked(frames, marks) if marks else frames
+
+
+FILLED_IN = ("charge", "multiplicity")  # where a structure states none
 
 
 class Marked(Frames):
@@ -96,28 +103,31 @@ class Marked(Frames):
 
     Args:
         frames: the structures.
-        source: what they are marked with.
+        marks: fidelity and head in place of those a structure names, a factor on its weight, and the charge and
+            multiplicity of those that state none.
     """
 
-    def __init__(self, frames: Frames, source: Source) -> None:
+    def __init__(self, frames: Frames, marks: Mapping[str, Any]) -> None:
         super().__init__(frames.source, frames.chosen, frames.others, frames.notes)
         self.units = frames.units
-        self._frames, self._weight = frames, source.weight
-        self._marks = {"fidelity": source.fidelity, "head": source.head}
+        self._frames, self._marks = frames, dict(marks)
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def __getitem__(self, index: int) -> Structure:
         structure = self._frames[index]
-        marks = {name: mark for name, mark in self._marks.items() if mark is not None}
-        return dataclasses.replace(structure, weight=structure.weight * self._weight, **marks)
+        marks = {n: v for n, v in self._marks.items() if n not in FILLED_IN or getattr(structure, n) is None}
+        return dataclasses.replace(structure, **marks | {"weight": structure.weight * self._marks.get("weight", 1.0)})
 
     def survey(self) -> Survey:
         """Return what is known of the structures, with the head of this source."""
-        found, head = self._frames.survey(), self._marks["head"]
-        kinds = found.kinds if head is None else [kind._replace(head=head) for kind in found.kinds]
-        return Survey(kinds, found.kind, found.n_atoms)
+        found, head, fidelity = self._frames.survey(), self._marks.get("head"), self._marks.get("fidelity")
+        if head is None and fidelity is None:
+            return found
+        if head is None and any(kind.head is not None for kind in found.kinds):
+            return make_survey(self)  # a frame's own head goes before the fidelity of its source
+        return Survey([kind._replace(head=head or fidelity) for kind in found.kinds], found.kind, found.n_atoms)
 
 
 class Screened(Frames):

@@ -77,7 +77,7 @@ def kind_of(structure: Structure) -> Kind:
     return Kind(
         tuple(sorted(set(structure.numbers.tolist()))),
         tuple(sorted(structure.labels)),
-        structure.head,
+        structure.level,
         is_called_isolated(structure.config_type),
         bool(structure.pbc.any()),
         structure.fixed is not None and bool(np.any(structure.fixed)),

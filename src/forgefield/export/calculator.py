@@ -47,7 +47,7 @@ class ForgeField(Calculator):
         allocator.tune()
         self.potential = potential.eval()
         self.head = choose_head(potential.heads, head)
-        self.moving = MovingGraph(potential.cutoff, skin)
+        self.moving = MovingGraph(potential.needs, skin)
         self._last: Structure | None = None
         require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")
         self.matmul: Matmul = matmul

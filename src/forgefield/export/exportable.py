@@ -69,7 +69,10 @@ class ExportablePotential(nn.Module):
         squares = (received - sent + shifts).square().sum(1)
         valid = valid & edges_valid(squares, structure, edge_index, self.potential.cutoff)
         first, second, shift, halves = half_of(edge_index, shifts, squares, positions.shape[0])
-        order = torch.argsort(numbers, stable=True)
+        key = numbers
+        if self.potential.needs.by_head:
+            key = numbers * n_heads + head.index_select(0, structure.clamp(0, cell.shape[0] - 1)).clamp(0, n_heads - 1)
+        order = torch.argsort(key, stable=True)
         inverse = torch.argsort(order)
         first, second = inverse.index_select(0, first), inverse.index_select(0, second)
         table, fits = neighbour_table(first, second, positions.shape[0], slots.shape[0], dtype)
@@ -86,10 +89,17 @@ class ExportablePotential(nn.Module):
             second,
             shift.to(dtype),
             *table,
+            *nothing_more(cell.to(dtype)),
         )
         outputs = self.potential(graph)
         good = valid & halves & fits
         return tuple(torch.where(good, t, torch.full_like(t, torch.nan)) for t in outputs[:4])  # type: ignore[return-value]
+
+
+def nothing_more(cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Charges 0, multiplicities 1 and no far pairs: the last fields of `Graph`, for models that ask for none."""
+    charge, empty = torch.zeros_like(cell[:, 0, 0]), torch.zeros(0, dtype=torch.long, device=cell.device)
+    return charge, torch.ones_like(charge), empty, empty, cell.new_zeros(0, 3)
 
 
 def edges_valid(squares: Tensor, structure: Tensor, edges: Tensor, cutoff: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -161,4 +162,4 @@ def _rotation_errors(potential: Potential, structure: Structure, random: np.rand
 
 def _copy(structure: Structure, positions: np.ndarray, cell: np.ndarray | None = None) -> Structure:
     cell = structure.cell if cell is None else cell
-    return Structure(structure.numbers, positions, cell, structure.pbc, head=structure.head, origin=structure.origin)
+    return dataclasses.replace(structure, positions=positions, cell=cell, labels={}, base={})

@@ -12,7 +12,7 @@ import torch
 from forgefield.core.errors import ModelError
 from forgefield.core.settings import Matmul
 from forgefield.core.structure import Structure
-from forgefield.graph.build import build_graph
+from forgefield.graph.build import build_graph, head_index
 from forgefield.graph.graph import Graph
 from forgefield.graph.pairs import Pairs
 from forgefield.models.potential import Potential
@@ -102,6 +102,6 @@ def require_finite(prediction: Prediction, where: str) -> None:
 
 def self_energies(potential: Potential, structure: Structure) -> np.ndarray:
     """Self-atomic energies of the structure's atoms, (N,), eV."""
-    head = 0 if structure.head is None else potential.heads.index(structure.head)
+    head = head_index(structure, potential.heads)
     table = potential.self_energies[head].cpu().numpy()
     return table[np.searchsorted(potential.elements, structure.numbers)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,15 +13,14 @@ from forgefield.core.structure import Structure
 
 def bare(structure: Structure, heads: Sequence[str]) -> Structure:
     """Return the structure without labels, on a head the model has."""
-    head = structure.head if structure.head in heads else heads[0]
-    return Structure(
-        structure.numbers,
-        structure.positions,
-        structure.cell,
-        structure.pbc,
-        head=head,
-        origin=structure.origin,
-    )
+    head = structure.level if structure.level in heads else heads[0]
+    return dataclasses.replace(structure, labels={}, base={}, head=head)
+
+
+def probe(numbers: np.ndarray, *rest: np.ndarray, head: str | None, origin: str) -> Structure:
+    """Return a neutral structure of the lowest multiplicity that its electrons can have."""
+    multiplicity = 1 + int(numbers.sum()) % 2
+    return Structure(numbers, *rest, head=head, origin=origin, charge=0, multiplicity=multiplicity)
 
 
 def probes(
@@ -40,19 +40,17 @@ def probes(
     """
     smallest = min((s for s in sample if len(s) > 2), key=len, default=sample[0])
     first, last_head = bare(smallest, heads), heads[-1]
-    made = [Structure(np.array([elements[0]]), np.zeros((1, 3)), head=last_head, origin="probe: lone atom")]
+    made = [probe(np.array([elements[0]]), np.zeros((1, 3)), head=last_head, origin="probe: lone atom")]
     x, z = first.positions, first.numbers
     if len(first) > 2:
-        made.append(Structure(z[1:], x[1:], first.cell, first.pbc, head=first.head, origin="probe: one atom less"))
+        made.append(probe(z[1:], x[1:], first.cell, first.pbc, head=first.head, origin="probe: one atom less"))
     rest = z != z[-1]
     if rest.any():
-        made.append(
-            Structure(z[rest], x[rest], first.cell, first.pbc, head=first.head, origin="probe: one element less")
-        )
+        made.append(probe(z[rest], x[rest], first.cell, first.pbc, head=first.head, origin="probe: one element less"))
     box = np.diag(np.ptp(x, axis=0) + 3.0) + np.array([[0.0, 0.0, 0.0], [0.4, 0.0, 0.0], [0.2, 0.3, 0.0]])
-    made.append(Structure(z, x, box, np.ones(3, bool), head=first.head, origin="probe: periodic box"))
+    made.append(probe(z, x, box, np.ones(3, bool), head=first.head, origin="probe: periodic box"))
     edge = max(0.6 * cutoff, 2.0 * float(covalent_radii[elements[-1]]))
     cell = edge * np.array([[1.0, 0.0, 0.0], [0.3, 1.0, 0.0], [0.1, 0.2, 1.0]])
     last = np.array([elements[-1]])
-    made.append(Structure(last, np.zeros((1, 3)), cell, np.ones(3, bool), head=last_head, origin="probe: crystal"))
+    made.append(probe(last, np.zeros((1, 3)), cell, np.ones(3, bool), head=last_head, origin="probe: crystal"))
     return made

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from forgefield.graph.needs import Needs
+
 
 class ScriptablePotential(nn.Module):
     """Checks its inputs, builds the graph and calls the traced model.
@@ -17,25 +19,29 @@ class ScriptablePotential(nn.Module):
         core: the traced model; takes the tensors of `Graph` in their order.
         elements: atomic numbers the model knows.
         heads: names of its heads.
-        cutoff: cutoff radius, Å.
+        needs: the graph it is fed.
         dtype: of its weights.
     """
 
     elements: list[int]
     heads: list[str]
     cutoff: float
+    near: float
+    far: float
 
     def __init__(
         self,
         core: nn.Module,
         elements: Sequence[int],
         heads: Sequence[str],
-        cutoff: float,
+        needs: Needs,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
         self.core = core
-        self.elements, self.heads, self.cutoff = list(elements), list(heads), float(cutoff)
+        self.elements, self.heads = list(elements), list(heads)
+        self.near, self.far = float(needs.cutoff), float(needs.far_cutoff)
+        self.cutoff = max(self.near, self.far)
         known = torch.zeros(119, dtype=torch.bool)
         known[self.elements] = True
         self.register_buffer("known", known)
@@ -49,6 +55,8 @@ class ScriptablePotential(nn.Module):
         edge_index: Tensor,
         shifts: Tensor,
         head: int = 0,
+        charge: float = 0.0,
+        multiplicity: float = 1.0,
     ) -> dict[str, Tensor]:
         """Predict one structure.
 
@@ -56,9 +64,11 @@ class ScriptablePotential(nn.Module):
             positions: (N, 3), Å.
             numbers: atomic numbers, (N,).
             cell: rows are lattice vectors, (3, 3), Å; zeros for a molecule.
-            edge_index: sender and receiver of every edge, both directions of each pair, (2, E).
+            edge_index: sender and receiver of every edge up to `cutoff`, both directions of each pair, (2, E).
             shifts: lattice translation of the edge, (E, 3), Å: vector = x[receiver] - x[sender] + shift.
             head: index into `heads`.
+            charge: total charge, e; for models that need it.
+            multiplicity: 2S + 1; for models that need it.
 
         Returns:
             energy (), eV, float64; forces (N, 3), eV/Å; stress (3, 3), eV/Å^3; atom_energies (N,), eV.
@@ -72,10 +82,14 @@ class ScriptablePotential(nn.Module):
         self.check_inputs(x, numbers, edges, shift, head)
         n = x.size(0)
 
-        first, second, pair_shift = half_of(x, edges, shift, self.cutoff)
+        first, second, pair_shift = half_of(x, edges, shift, self.near, self.cutoff)
         order = torch.argsort(numbers, stable=True)
         inverse = torch.argsort(order)
         first, second = inverse.index_select(0, first), inverse.index_select(0, second)
+        far_first, far_second, far_shift = first[:0], second[:0], pair_shift[:0]
+        if self.far > 0.0:
+            far_first, far_second, far_shift = half_of(x, edges, shift, self.far, self.cutoff)
+            far_first, far_second = inverse.index_select(0, far_first), inverse.index_select(0, far_second)
         sender, pair, sign, reverse, forward_slot, backward_slot = neighbour_table(first, second, n, like)
         energy, forces, stress, atom_energies = self.core(
             x.index_select(0, order).to(like.dtype),
@@ -95,6 +109,11 @@ class ScriptablePotential(nn.Module):
             reverse,
             forward_slot,
             backward_slot,
+            torch.full([1], charge, dtype=like.dtype, device=like.device),
+            torch.full([1], multiplicity, dtype=like.dtype, device=like.device),
+            far_first,
+            far_second,
+            far_shift.to(like.dtype),
         )
         return {"energy": energy[0], "forces": forces, "stress": stress[0], "atom_energies": atom_energies}
 
@@ -120,7 +139,7 @@ class ScriptablePotential(nn.Module):
 
 
 def half_of(
-    x: Tensor, edges: Tensor, shift: Tensor, cutoff: float, same: float = 1e-4
+    x: Tensor, edges: Tensor, shift: Tensor, cutoff: float, longest: float, same: float = 1e-4
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keep one of the two directions of each edge, and only those shorter than the cutoff.
 
@@ -132,6 +151,7 @@ def half_of(
         edges: sender and receiver, (2, E).
         shift: (E, 3), Å.
         cutoff: Å.
+        longest: of all edges that may be given, Å.
         same: components of translations smaller than this count as zero, Å.
 
     Returns:
@@ -142,7 +162,7 @@ def half_of(
     if bool((squares < 1e-12).any()):
         raise RuntimeError("an edge has zero length: two atoms coincide, or an atom is its own neighbour")
     translated = shift.abs().amax(1) > same
-    if bool((translated & (squares > 4.0 * cutoff * cutoff)).any()):
+    if bool((translated & (squares > 4.0 * longest * longest)).any()):
         raise RuntimeError(
             "an edge is longer than twice the cutoff: use edge_index = [sender, receiver] and "
             "shifts with vector = x[receiver] - x[sender] + shift"

@@ -12,7 +12,7 @@ import torch
 from forgefield.core.quantities import QUANTITIES
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import Candidate, Prediction
-from forgefield.graph.pairs import find_pairs
+from forgefield.graph.pairs import find_far_pairs
 from forgefield.models.potential import Potential
 
 METADATA = "forgefield.json"
@@ -60,7 +60,7 @@ def describe(potential: Potential) -> dict[str, object]:
 
 def directed_edges(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
     """Return both directions of all pairs: indices (2, E) [sender, receiver] and Cartesian shifts (E, 3), Å."""
-    pairs = find_pairs(structure, cutoff)
+    pairs = find_far_pairs(structure, cutoff)
     shift = pairs.shift @ structure.cell
     sender, receiver = (np.concatenate(p) for p in ((pairs.first, pairs.second), (pairs.second, pairs.first)))
     return np.stack([sender, receiver]).astype(np.int64), np.concatenate([shift, -shift])

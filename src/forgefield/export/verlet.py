@@ -12,7 +12,9 @@ from forgefield.core.errors import ConfigError, DataError
 from forgefield.core.structure import Structure
 from forgefield.graph.build import build_graph
 from forgefield.graph.graph import Graph
-from forgefield.graph.pairs import Pairs, find_pairs
+from forgefield.graph.needs import Needs
+from forgefield.graph.pairs import Pairs, find_far_pairs
+from forgefield.graph.pieces import make_piece
 from forgefield.models.potential import Potential
 
 
@@ -44,18 +46,26 @@ class VerletList:
         """Return the pairs of the last search for which `near`, (W,) bool, is true."""
         return Pairs(*(column[near] for column in self._wide))
 
+    def wide(self, structure: Structure) -> Pairs:
+        """Search again if that is needed; return all pairs of the last search, those of the margin too."""
+        self._search(structure)
+        return self._wide
+
     def near(self, structure: Structure) -> np.ndarray:
         """Search again if that is needed; say which pairs of the last search are closer than the cutoff, (W,) bool."""
-        if self._stale(structure):
-            self._wide = find_pairs(structure, self.cutoff + self.skin)
-            self._offset = self._wide.shift @ structure.cell
-            self._seen = structure
-            self.searches += 1
+        self._search(structure)
         x = structure.positions
         vectors = x.take(self._wide.second, 0)
         vectors -= x.take(self._wide.first, 0)
         vectors += self._offset
         return np.einsum("pk,pk->p", vectors, vectors) < self.cutoff**2
+
+    def _search(self, structure: Structure) -> None:
+        if self._stale(structure):
+            self._wide = find_far_pairs(structure, self.cutoff + self.skin)
+            self._offset = self._wide.shift @ structure.cell
+            self._seen = structure
+            self.searches += 1
 
     def _stale(self, structure: Structure) -> bool:
         seen = self._seen
@@ -86,6 +96,13 @@ def moved(structure: Structure, positions: np.ndarray) -> Structure:
     return other
 
 
+State = tuple[str | None, float | None, int | None]  # head, charge, multiplicity
+
+
+def _state(structure: Structure) -> State:
+    return structure.level, structure.charge, structure.multiplicity
+
+
 class Kept(NamedTuple):
     """The last graph, and what it is valid for."""
 
@@ -93,7 +110,7 @@ class Kept(NamedTuple):
     order: np.ndarray  # (N,), sorted row -> original row
     near: np.ndarray  # (W,), pairs of the last search that are in it
     searches: int
-    head: str | None
+    state: State
     place: tuple[torch.dtype, torch.device]
 
 
@@ -103,36 +120,45 @@ class MovingGraph:
     While the same pairs are within the cutoff, only the positions are put in anew: sorting, neighbour table and shifts
     stay as they are, on the device. When a pair comes or goes, the graph is built again from the last search.
 
+    Far pairs are those of the last search, a few too many: physics terms cut by themselves.
+
     Args:
-        cutoff: Å.
+        needs: the graph that the model asks for.
         skin: margin of the search, Å.
     """
 
-    def __init__(self, cutoff: float, skin: float) -> None:
-        self.neighbours = VerletList(cutoff, skin)
+    def __init__(self, needs: Needs, skin: float) -> None:
+        self.neighbours = VerletList(needs.cutoff, skin)
+        self.far = VerletList(needs.far_cutoff, skin) if needs.far_cutoff else None
         self.builds = 0
         self._kept: Kept | None = None
 
     def graph(self, structure: Structure, potential: Potential) -> Graph:
         """Return the graph of the structure for a potential, in its precision and on its device."""
         near = self.neighbours.near(structure)
+        far = self.far.wide(structure) if self.far else None
         weight = next(potential.parameters())
         place = (weight.dtype, weight.device)
-        if not self._valid(near, structure.head, place):
+        if not self._valid(near, _state(structure), place):
             graph = build_graph(
                 [structure], potential.needs, heads=potential.heads, dtype=weight.dtype, device=weight.device,
-                pairs=[self.neighbours.chosen(near)],
+                pairs=[make_piece(self.neighbours.chosen(near), len(structure))._replace(far=far)],
             )  # fmt: skip
             order = graph.order.cpu().numpy()
-            self._kept = Kept(graph, order, near, self.neighbours.searches, structure.head, place)
+            self._kept = Kept(graph, order, near, self.searches, _state(structure), place)
             self.builds += 1
             return graph
         assert self._kept is not None
         rows = torch.from_numpy(structure.positions.take(self._kept.order, 0))
         return self._kept.graph._replace(positions=rows.to(dtype=weight.dtype, device=weight.device))
 
-    def _valid(self, near: np.ndarray, head: str | None, place: tuple[torch.dtype, torch.device]) -> bool:
+    @property
+    def searches(self) -> int:
+        """Searches made so far."""
+        return self.neighbours.searches + (self.far.searches if self.far else 0)
+
+    def _valid(self, near: np.ndarray, state: State, place: tuple[torch.dtype, torch.device]) -> bool:
         kept = self._kept
-        if kept is None or kept.searches != self.neighbours.searches or (kept.head, kept.place) != (head, place):
+        if kept is None or kept.searches != self.searches or (kept.state, kept.place) != (state, place):
             return False
         return bool((kept.near == near).all())

@@ -9,10 +9,11 @@ import torch
 
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
+from forgefield.graph.electrons import check_electrons
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
-from forgefield.graph.pairs import Pairs, find_pairs
-from forgefield.graph.pieces import Piece, fill_table, make_piece
+from forgefield.graph.pairs import Pairs
+from forgefield.graph.pieces import Piece, fill_table, find_piece, make_piece
 
 _NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -34,17 +35,21 @@ def build_graph(
         heads: the model's heads; a structure's `head` picks one, None means the first.
         dtype: of the floating tensors.
         device: where the tensors go.
-        pairs: pairs found before, one set per structure; as pieces they cost least.
+        pairs: pairs found before, one set per structure; as pieces they cost least. Where `needs` ask for far pairs,
+            pieces must hold them.
 
     Raises:
-        DataError: a structure names a head that the model has not.
+        DataError: a structure names a head that the model has not, or lacks a charge or multiplicity that it needs.
     """
     if pairs is None:
-        pairs = [find_pairs(s, needs.cutoff) for s in structures]
+        pairs = [find_piece(s, needs) for s in structures]
     pieces = [p if isinstance(p, Piece) else make_piece(p, len(s)) for p, s in zip(pairs, structures, strict=True)]
+    check_electrons(structures, needs)
     sizes = np.array([len(s) for s in structures])
     numbers = np.concatenate([s.numbers for s in structures])
-    order = np.argsort(numbers, kind="stable")
+    head = np.array([head_index(s, heads) for s in structures])
+    key = numbers * len(heads) + np.repeat(head, sizes) if needs.by_head else numbers
+    order = np.argsort(key, kind="stable")
     inverse = np.empty_like(order)
     inverse[order] = np.arange(len(order))
     offset = np.repeat(np.cumsum(sizes) - sizes, [len(p.first) for p in pieces])
@@ -57,34 +62,56 @@ def build_graph(
         "structure": np.repeat(np.arange(len(structures)), sizes)[order],
         "order": order,
         "inverse": inverse,
-        "head": np.array([_head_index(s, heads) for s in structures]),
+        "head": head,
         "pair_first": first,
         "pair_second": second,
-        "far_first": np.zeros(0, np.int64),
-        "far_second": np.zeros(0, np.int64),
     }
     floats = {
         "positions": np.concatenate([s.positions for s in structures])[order],
         "cell": np.stack([s.cell for s in structures]),
         "pair_shift": shift.reshape(-1, 3),
-        "charge": np.array([0.0 if s.charge is None else s.charge for s in structures]),
-        "multiplicity": np.array([1.0 if s.multiplicity is None else s.multiplicity for s in structures]),
-        "far_shift": np.zeros((0, 3)),
         "table_sign": table.pop("table_sign"),
+        "charge": np.array([s.charge or 0.0 for s in structures]),
+        "multiplicity": np.array([s.multiplicity or 1 for s in structures]),
     }
-    tensors = {k: torch.as_tensor(v, device=device) for k, v in {**integers, **table}.items()}
+    far = _far_pairs(pieces, structures, inverse, sizes)
+    floats["far_shift"] = far.pop("far_shift")
+    tensors = {k: torch.as_tensor(v, device=device) for k, v in {**integers, **table, **far}.items()}
     tensors |= {k: torch.as_tensor(v, dtype=dtype, device=device) for k, v in floats.items()}
     return Graph(pbc=torch.as_tensor(np.stack([s.pbc for s in structures]), device=device), **tensors)
 
 
-def _head_index(structure: Structure, heads: Sequence[str]) -> int:
-    if structure.head is None or (len(heads) == 1 and structure.head == heads[0]):
+def head_index(structure: Structure, heads: Sequence[str]) -> int:
+    """Return the place of the head that a structure belongs to: the one it names, or the first.
+
+    Raises:
+        DataError: the model does not have it.
+    """
+    level = structure.level
+    if level is None or (len(heads) == 1 and level == heads[0]):
         return 0
-    if structure.head not in heads:
-        raise DataError(f"head {structure.head!r} is not in the model", structure.origin, "heads: " + ", ".join(heads))
-    return list(heads).index(structure.head)
+    if level not in heads:
+        raise DataError(f"head {level!r} is not in the model", structure.origin, "heads: " + ", ".join(heads))
+    return list(heads).index(level)
 
 
-def _translations(piece: Piece, structure: Structure) -> np.ndarray:
+def _far_pairs(
+    pieces: Sequence[Piece], structures: Sequence[Structure], inverse: np.ndarray, sizes: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Join the far pairs of all structures."""
+    found = [p.far for p in pieces if p.far is not None]
+    if not found:
+        empty = np.zeros(0, np.int64)
+        return {"far_first": empty, "far_second": empty, "far_shift": np.zeros((0, 3))}
+    offset = np.repeat(np.cumsum(sizes) - sizes, [len(p.first) for p in found])
+    shifts = [_translations(p, s) for p, s in zip(found, structures, strict=True)]
+    return {
+        "far_first": inverse[np.concatenate([p.first for p in found]) + offset],
+        "far_second": inverse[np.concatenate([p.second for p in found]) + offset],
+        "far_shift": np.concatenate(shifts).reshape(-1, 3),
+    }
+
+
+def _translations(piece: Piece | Pairs, structure: Structure) -> np.ndarray:
     """What is added to the second atom of each pair, (P, 3), Å."""
     return piece.shift @ structure.cell if structure.pbc.any() else np.zeros(piece.shift.shape)

@@ -14,6 +14,10 @@ class Graph(NamedTuple):
     An undirected pair appears once; its vector is `x[second] + shift - x[first]`. Each pair fills two slots of
     the table: one at its second atom (sign +1, the sender is its first) and one at its first (sign -1).
     Empty slots have sign 0, pair 0, sender 0, and are their own reverse.
+
+    Far pairs are a second list, of physics terms that reach beyond the cutoff. It holds the near pairs too, and may
+    hold pairs beyond the far cutoff: each term cuts by itself. Models that keep an element of two heads apart get atoms
+    sorted by head within each element.
     """
 
     positions: Tensor  # (N, 3), Å
@@ -33,8 +37,8 @@ class Graph(NamedTuple):
     reverse: Tensor  # (N * K,), slot of the opposite edge
     slot_forward: Tensor  # (P,), slot at the second atom
     slot_backward: Tensor  # (P,), slot at the first atom
-    charge: Tensor  # (S,), total charge, e
-    multiplicity: Tensor  # (S,), 2S + 1
+    charge: Tensor  # (S,), total charge, e; 0 where it is not stated
+    multiplicity: Tensor  # (S,), 2S + 1; 1 where it is not stated
     far_first: Tensor  # (F,)
     far_second: Tensor  # (F,)
     far_shift: Tensor  # (F, 3), Å
@@ -53,6 +57,11 @@ class Graph(NamedTuple):
         """Vector of each pair, first to second, (P, 3), Å."""
         second = self.positions.index_select(0, self.pair_second)
         return second - self.positions.index_select(0, self.pair_first) + self.pair_shift
+
+    def far_vectors(self) -> Tensor:
+        """Vector of each far pair, first to second, (F, 3), Å."""
+        second = self.positions.index_select(0, self.far_second)
+        return second - self.positions.index_select(0, self.far_first) + self.far_shift
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Graph:
         """Copy to a device; `dtype` applies to the floating tensors."""

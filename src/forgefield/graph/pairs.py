@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from vesin import NeighborList
 
+from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 
 
@@ -34,6 +36,23 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
     )
     order = np.argsort(second, kind="stable")  # sums by the second atom then read their pairs one after the other
     return Pairs(first[order].astype(np.int32), second[order].astype(np.int32), shift[order].astype(np.int32))
+
+
+def find_far_pairs(structure: Structure, cutoff: float) -> Pairs:
+    """Return all pairs up to `cutoff` (Å), or of a whole molecule where it is infinite, each once.
+
+    Raises:
+        DataError: it is infinite, and the structure is periodic.
+    """
+    if math.isfinite(cutoff):
+        return find_pairs(structure, cutoff)
+    if structure.pbc.any():
+        what = "is periodic, but the model sums over all pairs of atoms without a cutoff"
+        raise DataError(what, structure.origin, "use coulomb with method dsf or ewald for periodic structures")
+    first, second = np.triu_indices(len(structure), 1)
+    order = np.argsort(second, kind="stable")
+    zeros = np.zeros((len(first), 3), np.int32)
+    return Pairs(first[order].astype(np.int32), second[order].astype(np.int32), zeros)
 
 
 def _closed_cell(structure: Structure) -> np.ndarray:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from forgefield.graph.pairs import Pairs
+from forgefield.core.structure import Structure
+from forgefield.graph.needs import Needs
+from forgefield.graph.pairs import Pairs, find_far_pairs, find_pairs
 
 
 class Piece(NamedTuple):
@@ -23,6 +25,23 @@ class Piece(NamedTuple):
     rank_forward: np.ndarray  # (P,), int32: of the edge to the second atom
     rank_backward: np.ndarray  # (P,), int32: of the edge to the first atom
     width: int  # largest number of neighbours
+    far: Pairs | None = None  # far pairs, where a model asks for them
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the arrays."""
+        arrays = [a for a in (*self, *(self.far or ())) if isinstance(a, np.ndarray)]
+        return sum(a.nbytes for a in arrays)
+
+
+def find_piece(structure: Structure, needs: Needs) -> Piece:
+    """Find all pairs of a structure that a model asks for.
+
+    Raises:
+        DataError: all pairs are asked for, and the structure is periodic.
+    """
+    piece = make_piece(find_pairs(structure, needs.cutoff), len(structure))
+    return piece._replace(far=find_far_pairs(structure, needs.far_cutoff)) if needs.far_cutoff else piece
 
 
 def make_piece(pairs: Pairs, n_atoms: int) -> Piece:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from forgefield.core.quantities import Quantity
+from forgefield.core.settings import Settings
+from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 
 NOTHING: Mapping[str, Tensor] = {}
 """No predictions beside the energy; a plain dict, which tracers know."""
-Axis = Literal["elements", "heads"] | None
-"""What one axis of a parameter runs over: elements, heads, or neither."""
+Axis = Literal["elements", "heads", "kinds"] | None
+"""What one axis of a parameter runs over: elements, heads, pairs of them (the element is the slower), or neither."""
 
 
 class AtomTerm(NamedTuple):
@@ -27,10 +31,48 @@ class AtomTerm(NamedTuple):
     energies: Tensor  # (N,), eV
     vector_gradients: Tensor  # (P, 3), eV/Å
     extra: Mapping[str, Tensor] = NOTHING  # (N, ...) in the graph's order, or (S, ...)
-    charge_gradients: Tensor | None = None  # (P, 3)
+    charge_gradients: Tensor | None = None  # (P, 3), eV/Å: by way of the charges, of what `respond` stands for
 
 
 Respond = Callable[[Tensor], Tensor]
+"""Charges (N,), e -> derivative of the energy of all physics terms that use charges by each charge, (N,), eV/e."""
+
+
+class Geometry(NamedTuple):
+    """What physics terms see of a batch."""
+
+    graph: Graph
+    vectors: Tensor  # (P, 3), Å, of the pairs
+    far: Tensor  # (F, 3), Å, of the far pairs
+
+
+class Share(NamedTuple):
+    """What a physics term adds: energies and their gradients as plain tensor operations; None is zero.
+
+    `positions` and `strain` are for sums that do not go by pairs (over reciprocal vectors): gradients by the positions
+    at fixed strain, and by a strain of positions and cell at fixed fractional coordinates.
+    """
+
+    energies: Tensor  # (N,), eV
+    vectors: Tensor | None = None  # (P, 3), eV/Å
+    far: Tensor | None = None  # (F, 3), eV/Å
+    positions: Tensor | None = None  # (N, 3), eV/Å
+    strain: Tensor | None = None  # (S, 3, 3), eV
+    charges: Tensor | None = None  # (N,), eV/e
+
+
+class Fidelity(Settings):
+    """How the levels of theory (heads) of one model differ, beside their self-atomic energies, shifts and scales."""
+
+    readouts: bool = Field(
+        default=True,
+        description="A readout of its own for each level; false: one for all (use_fidelity_readouts in AIMNet2mult).",
+    )
+    embedding: Literal["none", "added", "elements"] = Field(
+        default="none",
+        description="What the network knows of the level. none: nothing; added: a learned vector per level is added to "
+        "the embedding of every atom; elements: each level has elements of its own (fidelity_offset in AIMNet2mult).",
+    )
 
 
 @dataclass(frozen=True)
@@ -44,6 +86,7 @@ class ArchitectureContext:
         first_elements: elements the model was made for; sums over elements are normalised by it for good, so that
             elements added later change nothing for the others. 0: as many as there are.
         first_heads: heads it was made for, alike.
+        fidelity: how the architecture knows the heads of its atoms.
     """
 
     elements: tuple[int, ...]
@@ -51,13 +94,32 @@ class ArchitectureContext:
     avg_num_neighbors: float
     first_elements: int = 0
     first_heads: int = 0
-    by_head: bool = False
-    head_embedding: bool = False
+    fidelity: Fidelity = field(default_factory=Fidelity)
 
     @property
     def n_kinds(self) -> int:
-        """Length of tables by element."""
-        return len(self.elements) * (len(self.heads) if self.by_head else 1)
+        """Length of tables by element: one row per element, or per element and head (the element is the slower)."""
+        return len(self.elements) * (len(self.heads) if self.fidelity.embedding == "elements" else 1)
+
+    @property
+    def kind_axis(self) -> Axis:
+        """What tables by element run over."""
+        return "kinds" if self.fidelity.embedding == "elements" else "elements"
+
+    @property
+    def readout_axis(self) -> Axis:
+        """What readouts run over."""
+        return "heads" if self.fidelity.readouts else None
+
+    @property
+    def n_readouts(self) -> int:
+        """Number of readouts: one per head, or one for all."""
+        return len(self.heads) if self.fidelity.readouts else 1
+
+    @property
+    def n_embedded(self) -> int:
+        """Rows of a table of vectors that are added to the embedding of an atom by its head; 0: there is none."""
+        return len(self.heads) if self.fidelity.embedding == "added" and len(self.heads) > 1 else 0
 
     @property
     def element_norm(self) -> int:
@@ -66,18 +128,32 @@ class ArchitectureContext:
 
     @property
     def head_norm(self) -> int:
-        """Number of heads by which sums over heads are normalised."""
+        """Number of heads that the model was made for."""
         return self.first_heads or len(self.heads)
+
+    @property
+    def readout_norm(self) -> int:
+        """Number of readouts by which sums over readouts are normalised."""
+        return self.head_norm if self.fidelity.readouts else 1
 
 
 class Architecture(nn.Module):
-    """Base of all architectures: `needs` and `forward(graph, vectors, species, counts) -> AtomTerm`.
+    """Base of all architectures: `needs` and `forward(graph, vectors, species, counts, respond) -> AtomTerm`.
 
     `has_kernels` says that its hot sums are the operators of `forgefield.kernels`, where the machine has them.
+    `species` is the kind of each atom, 0 to `context.n_kinds` - 1. `respond` is given to those that predict charges,
+    where physics terms use these: it says how their energy changes by each charge, and what follows from that for the
+    pair vectors is returned as `charge_gradients`.
     """
 
     needs: Needs
+    context: ArchitectureContext
     has_kernels: ClassVar[bool] = False
+
+    def readout_of(self, graph: Graph) -> Tensor:
+        """Index of the readout of each atom, (N,)."""
+        head = graph.head.index_select(0, graph.structure)
+        return head if self.context.n_readouts > 1 else torch.zeros_like(head)
 
     def head_parameters(self) -> list[str]:
         """Names of the parameters that `freeze: head_only` leaves trainable."""
@@ -100,7 +176,29 @@ class Architecture(nn.Module):
         return {}
 
 
+@dataclass(frozen=True)
+class PhysicsContext:
+    """What a physics term is built for.
+
+    Args:
+        elements: atomic numbers, ascending.
+        heads: names.
+        scale: factor of each head; 0 leaves the term out of it.
+    """
+
+    elements: tuple[int, ...]
+    heads: tuple[str, ...]
+    scale: tuple[float, ...]
+
+
 class PhysicsTerm(nn.Module):
-    """Base of the physics terms: `forward(graph, vectors) -> AtomTerm`, times `scale` of each head, (H,)."""
+    """Base of the physics terms: `forward(geometry, charges) -> Share`, times `scale` of each head, (H,).
+
+    `far_cutoff` asks for far pairs, Å; `uses_charges` for the architecture's charges. A term that is not tensor
+    operations alone is not `exportable`.
+    """
 
     scale: Tensor
+    far_cutoff: float = 0.0
+    uses_charges: bool = False
+    exportable: bool = True

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save
 from forgefield.core.disk import write_atomic
 from forgefield.core.elements import number, symbol
 from forgefield.core.errors import ModelError
-from forgefield.models.architecture import ArchitectureContext
+from forgefield.models.architecture import ArchitectureContext, Fidelity
 from forgefield.models.mismatch import settings_behind
-from forgefield.models.potential import ARCHITECTURES, Potential, build_potential
+from forgefield.models.potential import ARCHITECTURES, PHYSICS, Potential, build_potential
 
 SCHEMA = "forgefield-1"
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
@@ -42,6 +42,7 @@ def describe(potential: Potential) -> dict[str, Any]:
         **({"first": [context.element_norm, context.head_norm]} if widened(context) else {}),
         "scale": potential.scale.tolist(),
         "shift": potential.shift.tolist(),
+        **_optional(potential),
         "physics_scale": {name: term.scale.tolist() for name, term in potential.physics.items()},
         "cutoff": potential.cutoff,
         "dtype": str(potential.dtype).removeprefix("torch."),
@@ -69,10 +70,22 @@ def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Po
         avg_num_neighbors=manifest["avg_num_neighbors"],
         scale=manifest["scale"],
         shift=manifest["shift"],
+        physics={n: PHYSICS.entry(n).settings.model_validate(v) for n, v in manifest.get("physics", {}).items()},
         physics_scale=manifest["physics_scale"],
+        fidelity=Fidelity.model_validate(manifest.get("fidelity", {})),
         dtype=dtype or getattr(torch, manifest["dtype"]),
         first=tuple(manifest.get("first", (0, 0))),
     )
+
+
+def _optional(potential: Potential) -> dict[str, Any]:
+    """What most models lack: physics terms beside the architecture's own, and how the levels of theory differ."""
+    found: dict[str, Any] = {}
+    if potential.added_physics:
+        found["physics"] = {n: v.model_dump(mode="json") for n, v in potential.added_physics.items()}
+    if potential.context.fidelity != Fidelity():
+        found["fidelity"] = potential.context.fidelity.model_dump(mode="json")
+    return found
 
 
 def widened(context: ArchitectureContext) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,16 @@ from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.graph.segment import sum_by
 from forgefield.kernels.choice import compiled
-from forgefield.models.architecture import NOTHING, Architecture, ArchitectureContext, PhysicsTerm
+from forgefield.models.architecture import (
+    NOTHING,
+    Architecture,
+    ArchitectureContext,
+    Fidelity,
+    Geometry,
+    PhysicsContext,
+    PhysicsTerm,
+)
+from forgefield.models.gradients import Electrostatics, Gradients
 
 ARCHITECTURES = Catalog("forgefield.models.architectures")
 PHYSICS = Catalog("forgefield.models.physics")
@@ -47,6 +57,7 @@ class Potential(nn.Module):
         scale: of the architecture's energies, per head.
         shift: added to every atom's energy, per head, eV.
         physics: terms to add.
+        added: settings of those that the architecture did not ask for by itself.
     """
 
     def __init__(
@@ -59,16 +70,27 @@ class Potential(nn.Module):
         scale: Sequence[float],
         shift: Sequence[float],
         physics: Mapping[str, PhysicsTerm],
+        added: Mapping[str, Settings] | None = None,
     ) -> None:
         super().__init__()
         self.backend, self.settings, self.context = backend, settings, context
+        self.added_physics = dict(added or {})
         self.architecture = architecture
         self.physics = nn.ModuleDict(dict(physics))
+        reach = max((term.far_cutoff for term in physics.values()), default=0.0)
+        by_head = context.fidelity.embedding == "elements" and len(context.heads) > 1
+        architecture.needs = dataclasses.replace(architecture.needs.reaching(reach), by_head=by_head)
         rows = [[_reference(reference_energies, h, z) for z in context.elements] for h in context.heads]
         self.register_buffer("self_energies", torch.tensor(rows, dtype=torch.float64))
         self.register_buffer("scale", torch.tensor(list(scale), dtype=torch.float64))
         self.register_buffer("shift", torch.tensor(list(shift), dtype=torch.float64))
         self.register_buffer("numbers", torch.tensor(context.elements), persistent=False)
+        self.register_buffer("no_atoms", torch.zeros(context.n_kinds, dtype=torch.long), persistent=False)
+
+    @property
+    def kinds_per_element(self) -> int:
+        """Kinds of atoms there are of each element: one, or one for each head."""
+        return self.context.n_kinds // len(self.context.elements)
 
     @property
     def elements(self) -> list[int]:
@@ -120,36 +142,36 @@ class Potential(nn.Module):
         return self.predict(graph, *self.count_elements(graph))
 
     def count_elements(self, graph: Graph) -> tuple[Tensor, Tensor]:
-        """Index of each atom's element, (N,), and atoms of each element, (Z,), on the CPU: all that looks at values.
+        """Kind of each atom, (N,), and atoms of each kind, (Z,), on the CPU: all that looks at values.
 
         Raises:
             ModelError: the model does not know an element.
         """
         species = self._species(graph)
-        return species, torch.zeros_like(self.numbers).index_add(0, species, torch.ones_like(species)).cpu()
+        return species, self.no_atoms.index_add(0, species, torch.ones_like(species)).cpu()
 
     def predict(self, graph: Graph, species: Tensor, counts: Tensor) -> Outputs:
         """Predict from what `count_elements` gave: tensor operations alone, fit to be compiled as a whole."""
-        vectors = graph.pair_vectors()
+        geometry = Geometry(graph, graph.pair_vectors(), graph.far_vectors())
         head = graph.head.index_select(0, graph.structure)
-        term = self.architecture(graph, vectors, species, counts)
-        extra = self._in_order(graph, term.extra)
+        element = species // self.kinds_per_element
+        electrostatics = Electrostatics(geometry, [t for t in self.physics.values() if t.uses_charges])
+        asked = (electrostatics.respond,) if electrostatics.terms else ()
+        term = self.architecture(graph, geometry.vectors, species, counts, *asked)
         scale = self.scale.index_select(0, head)
-        pair_scale = scale.index_select(0, graph.pair_first).to(vectors.dtype).unsqueeze(1)
         energies = scale * term.energies.double() + self.shift.index_select(0, head)
-        gradients = term.vector_gradients * pair_scale
-        for physics in self.physics.values():
-            term = physics(graph, vectors)
-            energies, gradients = energies + term.energies.double(), gradients + term.vector_gradients
-        energies = energies + self.self_energies[head, species]
-        n, s = graph.n_atoms, graph.n_structures
-        forces = sum_by(gradients, graph.pair_first, n) - sum_by(gradients, graph.pair_second, n)
+        pair_scale = scale.index_select(0, graph.pair_first).to(geometry.vectors.dtype).unsqueeze(1)
+        gradients = Gradients(term.vector_gradients * pair_scale, None, None, None).plus(term.charge_gradients)
+        shares = [t(geometry, None) for t in self.physics.values() if not t.uses_charges]
+        for share in (*shares, *electrostatics.shares(term.extra)):
+            energies, gradients = energies + share.energies.double(), gradients.add(share)
+        energies = energies + self.self_energies[head, element]
         return Outputs(
-            sum_by(energies, graph.structure, s),
-            forces.index_select(0, graph.inverse),
-            _stress(graph, vectors, gradients),
+            sum_by(energies, graph.structure, graph.n_structures),
+            gradients.forces(graph).index_select(0, graph.inverse),
+            gradients.stress(geometry),
             energies.index_select(0, graph.inverse),
-            extra,
+            self._in_order(graph, term.extra),
         )
 
     def _in_order(self, graph: Graph, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,7 +180,7 @@ class Potential(nn.Module):
         return {n: v.index_select(0, graph.inverse) if per[n] == "atom" else v for n, v in extra.items()}
 
     def _species(self, graph: Graph) -> Tensor:
-        """Index of each atom's element, (N,)."""
+        """Kind of each atom, (N,): its element, or element and head where the model keeps them apart."""
         species = torch.searchsorted(self.numbers, graph.numbers).clamp(max=len(self.numbers) - 1)
         if not (torch.jit.is_tracing() or torch.compiler.is_exporting()):
             unknown = self.numbers[species] != graph.numbers
@@ -166,7 +188,9 @@ class Potential(nn.Module):
                 missing = sorted({symbol(int(z)) for z in graph.numbers[unknown]})
                 known = ", ".join(symbol(z) for z in self.elements)
                 raise ModelError(f"the model does not know {', '.join(missing)}", fix=f"it was trained on: {known}")
-        return species
+        if self.kinds_per_element == 1:
+            return species
+        return species * self.kinds_per_element + graph.head.index_select(0, graph.structure)
 
 
 def _reference(table: Mapping[str, Mapping[int, float]], head: str, number: int) -> float:
@@ -175,19 +199,6 @@ def _reference(table: Mapping[str, Mapping[int, float]], head: str, number: int)
             f"no reference energy for {symbol(number)} in head {head!r}", fix="give it under data.e0, in eV"
         )
     return float(table[head][number])
-
-
-def _stress(graph: Graph, vectors: Tensor, gradients: Tensor) -> Tensor:
-    """Virial over volume, symmetrised, (S, 3, 3); pairs are summed at their first atom, atoms in float64."""
-    s = graph.n_structures
-    outer = (vectors.unsqueeze(2) * gradients.unsqueeze(1)).reshape(-1, 9)
-    of_atoms = sum_by(outer, graph.pair_first, graph.n_atoms).double()
-    virial = sum_by(of_atoms, graph.structure, s).reshape(s, 3, 3)
-    a, b, c = graph.cell.double().unbind(1)
-    volume = (a * torch.linalg.cross(b, c)).sum(1).abs().reshape(s, 1, 1)
-    safe = torch.where(volume > 0, volume, torch.ones_like(volume))
-    stress = (0.5 * (virial + virial.transpose(1, 2)) / safe).to(vectors.dtype)
-    return torch.where(volume > 0, stress, torch.zeros_like(stress))
 
 
 def build_potential(
@@ -200,7 +211,9 @@ def build_potential(
     avg_num_neighbors: float,
     scale: Sequence[float] | float = 1.0,
     shift: Sequence[float] | float = 0.0,
+    physics: Mapping[str, Settings] | None = None,
     physics_scale: Mapping[str, Sequence[float]] | None = None,
+    fidelity: Fidelity | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     first: tuple[int, int] = (0, 0),
@@ -216,25 +229,49 @@ def build_potential(
         avg_num_neighbors: mean number of neighbours on the training set.
         scale: of the architecture's energies, one or one per head.
         shift: per atom, eV, one or one per head.
+        physics: settings of physics terms to add, by name, beside those that the architecture asks for.
         physics_scale: factor per head of physics terms by name; default 1.
+        fidelity: how the heads differ.
         dtype: of the weights.
         seed: of the random weights; torch's global generator is left as it was.
         first: numbers of elements and heads that a widened model was first made for, see `ArchitectureContext`.
 
     Raises:
-        ModelError: an element has no reference energy.
+        ModelError: an element has no reference energy, or a physics term cannot be added to this architecture.
     """
-    context = ArchitectureContext(tuple(sorted(elements)), tuple(heads), float(avg_num_neighbors), *first)
+    numbers, names = tuple(sorted(elements)), tuple(heads)
+    context = ArchitectureContext(numbers, names, float(avg_num_neighbors), *first, fidelity or Fidelity())
     per_head = lambda v: [float(v)] * len(heads) if isinstance(v, int | float) else list(v)  # noqa: E731
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         architecture = ARCHITECTURES.entry(backend).build(settings, context)
     given = physics_scale or {}
-    physics: dict[str, PhysicsTerm] = {}
-    for name, values in architecture.physics().items():
-        entry = PHYSICS.entry(name)
-        physics[name] = entry.build(entry.settings.model_validate(values), per_head(given.get(name, 1.0)))
+    terms: dict[str, PhysicsTerm] = {}
+    for name, term_settings in _physics_asked(architecture, physics or {}).items():
+        factors = PhysicsContext(numbers, names, tuple(per_head(given.get(name, 1.0))))
+        terms[name] = PHYSICS.entry(name).build(term_settings, factors)
+        if terms[name].uses_charges and "charges" not in architecture.extra_quantities():
+            what = f"the term {name} needs charges, which {backend} does not predict"
+            raise ModelError(what, f"model.physics.{name}", "give charges by element, or take aimnet2")
     potential = Potential(
-        backend, settings, architecture, context, reference_energies, per_head(scale), per_head(shift), physics
+        backend,
+        settings,
+        architecture,
+        context,
+        reference_energies,
+        per_head(scale),
+        per_head(shift),
+        terms,
+        physics,
     )
     return potential.to(dtype)
+
+
+def _physics_asked(architecture: Architecture, given: Mapping[str, Settings]) -> dict[str, Settings]:
+    """Return the settings of all physics terms: the architecture's own, then those given."""
+    own = {n: PHYSICS.entry(n).settings.model_validate(dict(v)) for n, v in architecture.physics().items()}
+    both = sorted(set(own) & set(given))
+    if both:
+        what = f"the term {both[0]} is asked for by the architecture's own settings too"
+        raise ModelError(what, f"model.physics.{both[0]}", "remove one of the two")
+    return {**own, **given}

@@ -87,6 +87,8 @@ def widen(potential: Potential, growth: Growth) -> Potential:
         avg_num_neighbors=old.avg_num_neighbors,
         scale=per_head(potential.scale.tolist()),
         shift=per_head(potential.shift.tolist()),
+        physics=potential.added_physics,
+        fidelity=old.fidelity,
         physics_scale={name: per_head(term.scale.tolist()) for name, term in potential.physics.items()},
         dtype=potential.dtype,
         first=(old.element_norm, old.head_norm),
@@ -106,12 +108,13 @@ def inventory(old: Potential, new: Potential, growth: Growth) -> list[TensorRow]
         "heads": [f"head {name} from {source}" for name, source in growth.heads.items()]
         + [f"head {name} left" for name in growth.dropped],
     }
+    notes["kinds"] = notes["elements"] + notes["heads"]
     before, now = _tensors(old), _tensors(new)
     rows = []
     for name, tensor in now.items():
         kinds = [kind for kind in kinds_of.get(name, ()) if kind]
         had = before[name].numel()
-        loaded = round(had * share ** kinds.count("heads"))
+        loaded = round(had * share ** (kinds.count("heads") + kinds.count("kinds")))
         note = "; ".join(text for kind in dict.fromkeys(kinds) for text in notes[kind])
         rows.append(TensorRow(name, tuple(tensor.shape), loaded, tensor.numel() - loaded, had - loaded, note))
     return rows
@@ -153,10 +156,10 @@ def _sources(potential: Potential, growth: Growth) -> dict[str, list[list[int]]]
     """For each new index of elements and heads, the old indices whose mean it takes."""
     known, heads = potential.elements, potential.heads
     elements = sorted({*known, *growth.elements})
-    return {
-        "elements": [[known.index(s) for s in growth.elements.get(z, (z,))] for z in elements],
-        "heads": [[heads.index(growth.heads.get(h, h))] for h in _heads(potential, growth)],
-    }
+    by_element = [[known.index(s) for s in growth.elements.get(z, (z,))] for z in elements]
+    by_head = [[heads.index(growth.heads.get(h, h))] for h in _heads(potential, growth)]
+    kinds = [[e * len(heads) + h for e in row for h in column] for row in by_element for column in by_head]
+    return {"elements": by_element, "heads": by_head, "kinds": kinds}
 
 
 def _heads(potential: Potential, growth: Growth) -> list[str]:
@@ -175,6 +178,7 @@ def _energies(
 
 def _copy(old: Potential, new: Potential, sources: Mapping[str, list[list[int]]]) -> None:
     axes, counts = old.architecture.indexed(), {"elements": len(old.elements), "heads": len(old.heads)}
+    counts["kinds"] = counts["elements"] * counts["heads"]
     before = dict(old.architecture.named_parameters())
     with torch.no_grad():
         for name, parameter in new.architecture.named_parameters():

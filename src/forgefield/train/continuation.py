@@ -21,7 +21,9 @@ CONTENTS = "data.contents"
 ALL = "all"
 _MODEL = ("model", "backend", "dtype", "model_json", "data.e0", "train.head_key", "train.freeze")
 """Keys that make the model what it is: never accepted, since the weights of the checkpoint belong to them."""
-BATCHING = {f"train.{name}" for name in ("batch_size", "max_atoms", "max_edges", "same_size", "oversize")}
+BATCHING = {
+    f"train.{name}" for name in ("batch_size", "max_atoms", "max_edges", "same_size", "oversize", "same_fidelity")
+}
 """Keys that decide how an epoch is divided into batches."""
 _DATA_FIX = f"use the same data to resume, or accept the change: --accept {CONTENTS}"
 

@@ -109,7 +109,7 @@ def evaluate(
     structures = [loader.dataset[i] for i in table.index.tolist()]
     groups = {
         "config_type": np.array([s.config_type for s in structures], dtype=object),
-        "head": np.array([s.head or potential.heads[0] for s in structures], dtype=object),
+        "head": np.array([s.level or potential.heads[0] for s in structures], dtype=object),
     }
     if energy_only:
         none = {name: np.zeros_like(getattr(table, name)) for name in ("has_forces", "has_stress")}

@@ -24,6 +24,7 @@ from forgefield.core.structure import Structure
 from forgefield.export.exportable import ExportablePotential
 from forgefield.export.prediction import Candidate, Prediction
 from forgefield.export.target import METADATA, BatchedCandidate, Target, describe, directed_edges
+from forgefield.graph.build import head_index
 from forgefield.models.potential import Potential
 
 INPUTS = ("positions", "numbers", "structure", "cell", "head", "edge_index", "shifts", "slots")
@@ -63,6 +64,7 @@ class AOTInductorTarget(Target):
         if self.settings.device == "cuda" and not torch.cuda.is_available():
             raise DeviceError("no CUDA device to compile for", path.name, "export where there is one, or leave it out")
         require_compiler(path)
+        require_plain_needs(potential, path)
         core = copy.deepcopy(potential).to(self.settings.device).eval().requires_grad_(False)
         inputs = pack([sample, sample], core.cutoff, core.heads, self.settings.device)
         about = describe(core) | {
@@ -142,7 +144,7 @@ def pack(
         "numbers": np.concatenate([s.numbers for s in structures]),
         "structure": np.repeat(np.arange(len(sizes)), sizes),
         "cell": np.stack([s.cell for s in structures]),
-        "head": np.array([0 if s.head is None else list(heads).index(s.head) for s in structures]),
+        "head": np.array([head_index(s, heads) for s in structures]),
         "edge_index": index,
         "shifts": np.concatenate([shift for _, shift in edges]),
         "slots": np.arange(np.bincount(index[1], minlength=1).max()),
@@ -150,6 +152,19 @@ def pack(
     # Empty arrays come from numpy with strides of 0, which the file refuses; the clone has those it asks for.
     tensors = (torch.from_numpy(arrays[name]).clone(memory_format=torch.contiguous_format) for name in INPUTS)
     return tuple(t.to(device) for t in tensors)
+
+
+def require_plain_needs(potential: Potential, path: Path) -> None:
+    """Raise if the model wants more than this file's inputs hold.
+
+    Raises:
+        ForgeError: it wants charges, multiplicities or far pairs.
+    """
+    needs = potential.needs
+    wants = [*needs.electrons, *(["pairs beyond the cutoff"] if needs.far_cutoff else [])]
+    if wants:
+        what = f"an AOTInductor package has no input for {', '.join(wants)}, which this model needs"
+        raise ForgeError(what, path.name, "export to torchscript")
 
 
 def require_compiler(path: Path) -> None:

@@ -20,7 +20,7 @@ from forgefield.core.structure import Structure
 from forgefield.export.prediction import Candidate, Prediction
 from forgefield.export.scriptable import ScriptablePotential
 from forgefield.export.target import METADATA, Target, describe, directed_edges
-from forgefield.graph.build import build_graph
+from forgefield.graph.build import build_graph, head_index
 from forgefield.graph.graph import Graph
 from forgefield.models.potential import Potential
 
@@ -61,7 +61,7 @@ class TorchScriptTarget(Target):
         graph = build_graph([sample], core.needs, heads=core.heads, dtype=core.dtype)
         with quiet():
             traced = torch.jit.trace(FlatPotential(core), tuple(graph), check_trace=False)
-            module = torch.jit.script(ScriptablePotential(traced, core.elements, core.heads, core.cutoff, core.dtype))
+            module = torch.jit.script(ScriptablePotential(traced, core.elements, core.heads, core.needs, core.dtype))
             buffer = io.BytesIO()
             torch.jit.save(module, buffer, _extra_files={METADATA: json.dumps(metadata(core, traced))})
         path.write_bytes(buffer.getbuffer())
@@ -73,10 +73,11 @@ class TorchScriptTarget(Target):
 
         def candidate(structure: Structure) -> Prediction:
             index, shifts = directed_edges(structure, module.cutoff)
-            head = 0 if structure.head is None else module.heads.index(structure.head)
+            head = head_index(structure, module.heads)
+            electrons = structure.charge or 0.0, float(structure.multiplicity or 1)
             tensors = (torch.from_numpy(np.array(a)) for a in (structure.positions, structure.numbers, structure.cell))
             with torch.no_grad():
-                found = module(*tensors, torch.from_numpy(index), torch.from_numpy(shifts), head)
+                found = module(*tensors, torch.from_numpy(index), torch.from_numpy(shifts), head, *electrons)
             array = {k: v.double().numpy() for k, v in found.items()}
             return Prediction(float(array["energy"]), array["forces"], array["stress"], array["atom_energies"])
 
@@ -87,7 +88,10 @@ def metadata(potential: Potential, traced: torch.jit.ScriptModule) -> dict[str, 
     """Return what a program needs to know to use the file; stored inside it."""
     device = "cpu" if bound_to_cpu(traced) else "any"
     return describe(potential) | {
-        "inputs": "positions (N,3), numbers (N), cell (3,3), edge_index (2,E), shifts (E,3), head=0",
+        "inputs": "positions (N,3), numbers (N), cell (3,3), edge_index (2,E), shifts (E,3), head=0, "
+        "charge=0.0, multiplicity=1.0",
+        "edges_up_to": max(potential.cutoff, potential.needs.far_cutoff),
+        "needs": list(potential.needs.electrons),
         "device": device,
         "outputs": "energy (), forces (N,3), stress (3,3), atom_energies (N)",
     }

@@ -9,9 +9,8 @@ from torch import Tensor
 from forgefield.core.catalog import Entry
 from forgefield.core.elements import covalent_radii
 from forgefield.core.settings import Settings
-from forgefield.graph.graph import Graph
 from forgefield.graph.segment import sum_by
-from forgefield.models.architecture import AtomTerm, PhysicsTerm
+from forgefield.models.architecture import Geometry, PhysicsContext, PhysicsTerm, Share
 from forgefield.models.blocks.radial import polynomial_cutoff
 
 COULOMB = 14.3996  # e^2 / (4 pi eps0), eV Å
@@ -30,20 +29,21 @@ class Zbl(PhysicsTerm):
 
     Args:
         settings: order of the switch.
-        scale: factor per head, (H,); 1 for a physical repulsion.
+        context: factor per head; 1 for a physical repulsion.
 
     Source:
         Ziegler, Biersack, Littmark (1985); constants and switch as MACE's `pair_repulsion`.
     """
 
-    def __init__(self, settings: ZblSettings, scale: list[float]) -> None:
+    def __init__(self, settings: ZblSettings, context: PhysicsContext) -> None:
         super().__init__()
         self.settings = settings
         self.register_buffer("radii", torch.as_tensor(covalent_radii), persistent=False)
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64), persistent=False)
+        self.register_buffer("scale", torch.tensor(context.scale, dtype=torch.float64), persistent=False)
 
-    def forward(self, graph: Graph, vectors: Tensor) -> AtomTerm:
+    def forward(self, geometry: Geometry, charges: Tensor | None = None) -> Share:
         """Half of each pair's energy at either atom; gradients by the pair vectors (P, 3), Å."""
+        graph, vectors, _ = geometry
         r = torch.linalg.vector_norm(vectors, dim=1)
         z1, z2 = graph.numbers[graph.pair_first], graph.numbers[graph.pair_second]
         length = PREFACTOR * BOHR / (z1.to(r.dtype) ** EXPONENT + z2.to(r.dtype) ** EXPONENT)
@@ -63,7 +63,7 @@ class Zbl(PhysicsTerm):
         gradient = (d_bare * switch + bare * d_switch / bond) * scale
         n = graph.n_atoms
         atoms = sum_by(energy, graph.pair_first, n) + sum_by(energy, graph.pair_second, n)
-        return AtomTerm(atoms, (gradient / r).unsqueeze(1) * vectors)
+        return Share(atoms, (gradient / r).unsqueeze(1) * vectors)
 
 
 ENTRY = Entry(settings=ZblSettings, build=Zbl, summary="nuclear repulsion at short distance")

@@ -64,6 +64,10 @@ class OrderKeys(Settings):
     same_size: bool = Field(
         False, description="Put only structures with the same number of atoms into a batch; batch_size is the most."
     )
+    same_fidelity: bool = Field(
+        False,
+        description="Put only structures of one fidelity (head) into a batch; false: levels are mixed in batches.",
+    )
     oversize: Oversize = Field(
         "refuse",
         description="A structure that exceeds max_atoms or max_edges by itself: refuse (one message with its index), "
@@ -117,7 +121,9 @@ class OrderKeys(Settings):
     @property
     def limits(self) -> Limits:
         """What no batch may exceed."""
-        return Limits(self.batch_size, self.max_atoms, self.max_edges, self.same_size, self.oversize)
+        return Limits(
+            self.batch_size, self.max_atoms, self.max_edges, self.same_size, self.oversize, self.same_fidelity
+        )
 
     @field_validator("drop_last")
     @classmethod

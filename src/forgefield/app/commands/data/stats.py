@@ -49,7 +49,7 @@ def command(
     settings = data_block(paths, flags, overrides or ())
     dataset = open_sources(settings.lmdb, settings)
     heads = dataset.heads() or ["default"]
-    if len(heads) > 1 and any(s.head is None for s in dataset):
+    if len(heads) > 1 and any(s.level is None for s in dataset):
         raise ConfigError("some frames name a head and some do not", dataset.name, "name one in every frame")
     found = measure(dataset, cutoff, reference_setting(settings), heads)
     if as_json:

@@ -100,7 +100,7 @@ def check_in_ase(folder: Path, potential: Potential, structure: Structure, devic
         ModelError: they differ by more than rounding explains.
     """
     atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
-    atoms.calc = ForgeField.load(folder, device=str(device), head=structure.head or potential.heads[0])
+    atoms.calc = ForgeField.load(folder, device=str(device), head=structure.level or potential.heads[0])
     (expected,) = predict(potential, [structure])
     energy = abs(atoms.get_potential_energy() - expected.energy) / len(structure)
     forces = float(np.abs(atoms.get_forces() - expected.forces).max())

@@ -52,7 +52,7 @@ class HeadFrames(Frames):
 
     def __getitem__(self, index: int) -> Structure:
         structure = self._dataset[index]
-        if structure.head is not None and not self._always:
+        if structure.level is not None and not self._always:
             return structure
         return dataclasses.replace(structure, head=self._head)
 
@@ -174,11 +174,11 @@ def check_heads(dataset: Dataset, heads: Sequence[str], setting: str) -> None:
     strange = survey.where(k.head not in heads and (k.head is not None or len(heads) > 1) for k in survey.kinds)
     for place in np.flatnonzero(strange)[:1]:
         structure = dataset[int(place)]
-        if structure.head is None and len(heads) > 1:
+        if structure.level is None and len(heads) > 1:
             what = f"names no head, and the model has {len(heads)}: {listing}"
             raise ModelError(what, structure.origin, f"set {setting} to one of them")
-        if structure.head is not None and structure.head not in heads:
-            what = f"belongs to head {structure.head!r}, which the model does not have"
+        if structure.level is not None and structure.level not in heads:
+            what = f"belongs to head {structure.level!r}, which the model does not have"
             raise ModelError(what, structure.origin, f"the model's heads: {listing}; {setting} sets one for all")
 
 

@@ -139,7 +139,7 @@ def as_arrays(predictions: Sequence[Prediction], dataset: Dataset, potential: Po
     nan = float("nan")
     with_forces = all(p.forces is not None for p in predictions)
     table, elements = potential.self_energies.cpu().numpy(), np.array(potential.elements)
-    heads = [potential.heads.index(s.head) if s.head in potential.heads else 0 for s in structures]
+    heads = [potential.heads.index(s.level) if s.level in potential.heads else 0 for s in structures]
     baseline = [table[h, np.searchsorted(elements, s.numbers)].sum() for h, s in zip(heads, structures, strict=True)]
     no_forces = np.zeros((0, 3))
     return Predictions(

@@ -79,6 +79,8 @@ def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype:
         avg_num_neighbors=neighbours,
         scale=scale,
         shift=shift,
+        physics=config.model.physics,
+        fidelity=config.model.fidelity,
         dtype=dtype,
         seed=config.train.seed,
     )

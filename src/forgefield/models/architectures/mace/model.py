@@ -38,10 +38,11 @@ class Mace(Architecture):
 
     def __init__(self, settings: MaceSettings, context: ArchitectureContext) -> None:
         super().__init__()
-        self.settings, self.needs = settings, Needs(cutoff=settings.r_max)
-        n_elements, n_heads, c = len(context.elements), len(context.heads), settings.channels
+        self.settings, self.context, self.needs = settings, context, Needs(cutoff=settings.r_max)
+        n_elements, n_heads, c = context.n_kinds, context.n_readouts, settings.channels
         self.embedding = nn.Parameter(torch.randn(n_elements, c))
         self.element_norm = context.element_norm
+        self.levels = nn.Parameter(torch.zeros(context.n_embedded, c)) if context.n_embedded else None
         self.radial = RadialBasis(
             settings.radial_type,
             settings.r_max,
@@ -58,7 +59,9 @@ class Mace(Architecture):
         for k in range(settings.num_interactions):
             last = k == settings.num_interactions - 1
             if last and k:
-                self.readouts.append(GatedReadout(c, n_heads, settings.mlp_width, context.head_norm))
+                self.readouts.append(
+                    GatedReadout(c, n_heads, settings.mlp_width, context.head_norm if context.n_readouts > 1 else 1)
+                )
             elif last or not settings.use_last_readout_only:
                 self.readouts.append(LinearReadout(c, n_heads))
 
@@ -68,15 +71,16 @@ class Mace(Architecture):
 
     def indexed(self) -> dict[str, tuple[Axis, ...]]:
         """Axes over elements (embedding, self-connections, contraction weights) and heads (readouts)."""
-        found: dict[str, tuple[Axis, ...]] = {"embedding": ("elements",)}
+        kinds, heads = self.context.kind_axis, self.context.readout_axis
+        found: dict[str, tuple[Axis, ...]] = {"embedding": (kinds,), "levels": ("heads",)}
         for name, _ in self.named_parameters():
             if name.endswith(".skip"):
-                found[name] = (None, "elements")
+                found[name] = (None, kinds)
             elif ".product.weights." in name and not self.settings.use_agnostic_product:
-                found[name] = ("elements",)
+                found[name] = (kinds,)
             elif name.startswith("readouts."):
                 gated = isinstance(self.readouts[int(name.split(".")[1])], GatedReadout)
-                found[name] = ("heads", "heads") if gated and name.endswith(".weight") else (None, "heads")
+                found[name] = (heads, heads) if gated and name.endswith(".weight") else (None, heads)
         return found
 
     def physics(self) -> dict[str, dict[str, object]]:
@@ -127,9 +131,12 @@ class Mace(Architecture):
 
     def _run(self, near: Surroundings) -> tuple[Tensor, Tensor, Tensor]:
         """Layers and readouts forward, then their adjoints backward."""
-        head = near.graph.head.index_select(0, near.graph.structure)
+        head = self.readout_of(near.graph)
         embedding = self.embedding * (1.0 / math.sqrt(self.element_norm))
-        features = embedding.index_select(0, near.species).unsqueeze(1)
+        features = embedding.index_select(0, near.species)
+        if self.levels is not None:
+            features = features + self.levels.index_select(0, near.graph.head.index_select(0, near.graph.structure))
+        features = features.unsqueeze(1)
         all_saved, g_scalars = [], []
         energy = features.new_zeros(features.shape[0])
         skipped = len(self.layers) - len(self.readouts)
