@@ -75,7 +75,8 @@ SPREAD = 1.7  # stretches the last molecule, so that pairs lie beyond the cutoff
 def load_worker() -> ModuleType:
     """The project's own worker as a module: golden files have the form that users' imports have."""
     spec = importlib.util.spec_from_file_location("aimnet_worker", WORKER)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -113,7 +114,7 @@ def build(choices: dict[str, Any], seed: int) -> torch.nn.Module:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and not name.startswith("aev."):
                 drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                scale = 2.0 / np.sqrt(parameter.shape[1]) if "weight" in name and "mlp" in name else 0.3
+                scale = 1.4 / np.sqrt(parameter.shape[1]) if "weight" in name and "mlp" in name else 0.3
                 parameter.copy_(torch.round(drawn * scale * 16384) / 16384)
         model.afv.weight[0] = 0.0
         model.outputs.atomic_shift.shifts.weight[0] = 0.0  # of the empty atom that ends flat lists

@@ -24,7 +24,6 @@ SMALL = {
         "num_charge_channels": 2,
     },
 }
-ELECTRONS = {"charge": 0.0, "multiplicity": 1}
 ELEMENTS = [1, 6, 8, 14]
 ENERGIES = {h: {1: -13.6, 6: -1029.0, 8: -2041.0, 14: -7000.0} for h in ("default", "low")}
 EXACT = 1e-9
@@ -60,8 +59,9 @@ def make(backend, dtype=torch.float64, heads=("default", "low")):
     )
 
 
-def atoms(*parts, **more):
-    return Structure(*parts, **{**ELECTRONS, **more})
+def atoms(numbers, *parts, **more):
+    """A closed shell, with a charge where the number of electrons asks for it."""
+    return Structure(numbers, *parts, charge=int(numbers.sum()) % 2, multiplicity=1, **more)
 
 
 def molecule(seed=0, n=7, **more):

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from forgefield.core.errors import ModelError
 from forgefield.engines.interpreter import Interpreter, WorkerRefusal
-from forgefield.models.architectures.aimnet2.settings import Aimnet2Settings, AevSettings
+from forgefield.models.architectures.aimnet2.settings import AevSettings, Aimnet2Settings
 from forgefield.models.bundle import load_weights, save_bundle
 from forgefield.models.potential import Potential, build_potential
 

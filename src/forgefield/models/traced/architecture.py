@@ -71,9 +71,4 @@ class EnergyArchitecture(Architecture):
             ModelError: `atom_energies` changes buffers or returns another shape; or a graph is to be exported that
                 cannot be traced; or charges are asked for and not predicted.
         """
-        if not self.needs.far_cutoff:  # pairs that physics terms asked for: no part of the trace
-            none = slice(0, 0)
-            graph = graph._replace(
-                far_first=graph.far_first[none], far_second=graph.far_second[none], far_shift=graph.far_shift[none]
-            )
         return self.traces.term(self, Inputs(graph, vectors, species, counts), respond)

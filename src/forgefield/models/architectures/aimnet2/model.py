@@ -35,11 +35,11 @@ class Aimnet2(EnergyArchitecture):
 
     def __init__(self, settings: Aimnet2Settings, context: ArchitectureContext) -> None:
         super().__init__()
-        self.settings, aev = settings, settings.aev
+        self.settings, self.context, aev = settings, context, settings.aev
         n_channels = settings.num_charge_channels
         stated = ("charge", "multiplicity") if n_channels == 2 else ("charge",)
         self.needs = Needs(cutoff=aev.rc_s, electrons=stated)
-        self.n_heads_in_kind = context.n_kinds // len(context.elements)
+        self.kinds_per_element = context.n_kinds // len(context.elements)
         self.scalar = Gaussians(aev.rc_s, aev.nshifts_s, aev.rmin, aev.eta_s, aev.shifts_s)
         self.vector = None
         if aev.rc_v is not None:
@@ -48,7 +48,7 @@ class Aimnet2(EnergyArchitecture):
         drawn = nn.init.orthogonal_(torch.empty(context.n_kinds, settings.nfeature))
         self.embedding = nn.Parameter(drawn.repeat_interleave(repeats, 1))
         width = self.embedding.shape[1]
-        self.head_embedding = nn.Parameter(torch.zeros(len(context.heads), width)) if context.head_embedding else None
+        self.levels = nn.Parameter(torch.zeros(context.n_embedded, width)) if context.n_embedded else None
         shape = (aev.nshifts_s, aev.n_vector, settings.ncomb_v)
         self.convolve = Convolution(settings.nfeature, *shape, by_function=settings.d2features)
         self.convolve_charges = Convolution(n_channels, *shape, by_function=False)
@@ -60,18 +60,21 @@ class Aimnet2(EnergyArchitecture):
             Perceptron([later if k else first, *hidden, settings.aim_size if k == last else update], activated=k > 0)
             for k, hidden in enumerate(settings.hidden)
         )
-        self.readout = Readout(settings.aim_size, settings.energy_hidden, len(context.heads), len(context.elements))
-        of_kinds = [masses[z] for z in context.elements for _ in range(self.n_heads_in_kind)]
+        self.readout = Readout(settings.aim_size, settings.energy_hidden, context.n_readouts, len(context.elements))
+        of_kinds = [masses[z] for z in context.elements for _ in range(self.kinds_per_element)]
         self.register_buffer("masses", torch.tensor(of_kinds, dtype=torch.float64), persistent=False)
 
     def head_parameters(self) -> list[str]:
-        """Names of the parameters that belong to one head each."""
-        return [name for name, _ in self.named_parameters() if name.startswith(("readout.", "head_embedding"))]
+        """Names of the parameters that belong to the readouts."""
+        return [name for name, _ in self.named_parameters() if name.startswith("readout.")]
 
     def indexed(self) -> dict[str, tuple[Axis, ...]]:
-        """Axes over elements (embedding, shifts) and heads (readouts)."""
-        found: dict[str, tuple[Axis, ...]] = {name: ("heads",) for name in self.head_parameters()}
-        return found | {"embedding": ("elements",), "readout.shifts": ("heads", "elements")}
+        """Axes over elements or kinds (embedding), elements (shifts) and heads (readouts, vectors of levels)."""
+        axis = self.context.readout_axis
+        found: dict[str, tuple[Axis, ...]] = {name: (axis,) for name in self.head_parameters()}
+        if self.levels is not None:
+            found["levels"] = ("heads",)
+        return found | {"embedding": (self.context.kind_axis,), "readout.shifts": (axis, "elements")}
 
     def extra_quantities(self) -> dict[str, Quantity]:
         """Charges and their moments, of open shells spin charges too."""
@@ -89,15 +92,15 @@ class Aimnet2(EnergyArchitecture):
             species: index of each atom's kind, (N,).
             counts: atoms of each kind, on the CPU.
         """
-        head = graph.head.index_select(0, graph.structure)
         features = self.embedding.index_select(0, species)
-        if self.head_embedding is not None:
-            features = features + self.head_embedding.index_select(0, head)
+        if self.levels is not None:
+            head = graph.head.index_select(0, graph.structure)
+            features = features + self.levels.index_select(0, head)
         r = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         scalar = self.scalar(r)
         near = surroundings(graph, vectors, r, scalar, scalar if self.vector is None else self.vector(r))
         aim, charges = self._run(features, near)
-        energies = self.readout(aim, head, species // self.n_heads_in_kind)
+        energies = self.readout(aim, self.readout_of(graph), species // self.kinds_per_element)
         total = charges.sum(1)
         about = self.masses.index_select(0, species) if self.settings.moments_about == "mass" else None
         extra = {"charges": total, **moments(total, graph, about)._asdict()}
