@@ -113,8 +113,10 @@ def test_periodic_structures_have_no_moments():
 
 def test_parts_that_are_not_ours_are_refused():
     model, arrays = read_export(GOLDEN / "closed")
-    with pytest.raises(ModelError, match="d3"):
-        convert({**model, "physics": {"d3": {"s8": 1.0}, "tail": {}}}, arrays)
+    with pytest.raises(ModelError, match="the term tail"):
+        convert({**model, "physics": {"tail": {}}}, arrays)
+    with pytest.raises(ModelError, match=r"coulomb|Coulomb"):
+        convert({**model, "physics": {"coulomb": {"rc": 4.6, "envelope": "cosine", "method": "simple"}}}, arrays)
 
 
 def test_golden_files_say_where_they_come_from():

@@ -13,10 +13,11 @@ import torch
 from pydantic import ValidationError
 
 from forgefield.core.errors import ModelError
+from forgefield.core.settings import Settings
 from forgefield.engines.interpreter import Interpreter, WorkerRefusal
 from forgefield.models.architectures.aimnet2.settings import AevSettings, Aimnet2Settings
 from forgefield.models.bundle import load_weights, save_bundle
-from forgefield.models.potential import Potential, build_potential
+from forgefield.models.potential import PHYSICS, Potential, build_potential
 
 WORKER = Path(__file__).parent.parent / "workers" / "aimnet.py"
 Arrays = Mapping[str, np.ndarray]
@@ -54,7 +55,7 @@ def read_export(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return json.loads((folder / "model.json").read_text()), arrays
 
 
-def convert(model: Mapping[str, Any], arrays: Arrays, *, physics: bool = True) -> Potential:
+def convert(model: Mapping[str, Any], arrays: Arrays) -> Potential:
     """Build our potential with the weights of an exported model.
 
     The atomic shifts become reference energies, which are kept in double precision.
@@ -62,13 +63,10 @@ def convert(model: Mapping[str, Any], arrays: Arrays, *, physics: bool = True) -
     Args:
         model: settings.
         arrays: weights under the package's names.
-        physics: add the model's Coulomb and dispersion terms.
 
     Raises:
         ModelError: it has parts that we do not have.
     """
-    if physics and model["physics"]:
-        raise _unsupported(" and ".join(model["physics"]) + " terms")
     elements = sorted(model["elements"])
     shifts = arrays.get("outputs.atomic_shift.shifts.weight", np.zeros((max(elements) + 1, 1)))
     potential = build_potential(
@@ -77,6 +75,7 @@ def convert(model: Mapping[str, Any], arrays: Arrays, *, physics: bool = True) -
         elements=elements,
         reference_energies={"default": {z: float(shifts[z, 0]) for z in elements}},
         avg_num_neighbors=1.0,  # this architecture has no use for it
+        physics=_physics(model["physics"]),
         dtype=getattr(torch, model["dtype"]),
     )
     load_weights(potential, _weights(potential, arrays, elements), "the checkpoint")
@@ -89,6 +88,24 @@ def aimnet2_settings(model: Mapping[str, Any]) -> Aimnet2Settings:
     aev = {**model["aev"], "nshifts_s": len(model["aev"]["shifts_s"]), "rmin": max(0.0, min(model["aev"]["shifts_s"]))}
     try:
         return Aimnet2Settings(aev=AevSettings.model_validate(aev), **{key: model[key] for key in keys})
+    except ValidationError as error:
+        raise _unsupported("; ".join(e["msg"] for e in error.errors())) from error
+
+
+def _physics(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Settings]:
+    """Settings of the Coulomb and dispersion terms that belong to the energy."""
+    values: dict[str, dict[str, Any]] = {}
+    for name, numbers in given.items():
+        if name not in PHYSICS.names():
+            raise _unsupported(f"the term {name}")
+        values[name] = dict(numbers)
+    if coulomb := values.get("coulomb"):
+        if coulomb["envelope"] != "exp":
+            raise _unsupported(f"Coulomb with the envelope {coulomb['envelope']}")
+        self_energy = {"dsf_self_energy": True} if coulomb["method"] == "dsf" else {}
+        values["coulomb"] = {"method": coulomb["method"], "short_range_cutoff": coulomb["rc"], **self_energy}
+    try:
+        return {name: PHYSICS.entry(name).settings.model_validate(v) for name, v in values.items()}
     except ValidationError as error:
         raise _unsupported("; ".join(e["msg"] for e in error.errors())) from error
 

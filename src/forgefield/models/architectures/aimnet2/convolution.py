@@ -7,8 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from forgefield.graph.gather import filled_slots, pairs_to_slots, senders_to_slots
 from forgefield.graph.graph import Graph
-from forgefield.models.blocks.edge_product import EdgeProduct, spread_harmonics
+from forgefield.kernels.operators import ops
+from forgefield.models.blocks.linear import in_kernels
 
 
 class Surroundings(NamedTuple):
@@ -16,7 +18,7 @@ class Surroundings(NamedTuple):
 
     graph: Graph
     radial: Tensor  # (P, 2, G): functions of scalars and of vectors
-    harmonics: list[Tensor]  # 1 and the unit vector, as edge products take them
+    unit: Tensor  # (P, 3)
 
 
 def surroundings(graph: Graph, vectors: Tensor, r: Tensor, scalar: Tensor, vector: Tensor) -> Surroundings:
@@ -31,8 +33,31 @@ def surroundings(graph: Graph, vectors: Tensor, r: Tensor, scalar: Tensor, vecto
     """
     width = max(scalar.shape[1], vector.shape[1])
     both = [nn.functional.pad(x, (0, width - x.shape[1])) for x in (scalar, vector)]
-    values = torch.cat([torch.ones_like(r), vectors / r], 1)
-    return Surroundings(graph, torch.stack(both, 1), spread_harmonics(values, 1, graph))
+    return Surroundings(graph, torch.stack(both, 1), vectors / r)
+
+
+def radial_sum(features: Tensor, near: Surroundings) -> Tensor:
+    """Sums over neighbours: features times functions, and times functions and unit vector to the neighbour.
+
+    Args:
+        features: of the atoms, (N, A G).
+        near: geometry.
+
+    Returns:
+        (N, 4, A G), the scalars first.
+    """
+    graph, radial, unit = near
+    if in_kernels(features):
+        table = graph.table_sender, graph.table_pair, graph.table_sign, graph.pair_first, graph.pair_second
+        return ops.radial_sum(features, radial, unit, *table)
+    shape, width = graph.table_sign.shape, radial.shape[2]
+    sent = senders_to_slots(features, graph).unflatten(1, (-1, width))
+    functions = pairs_to_slots(radial, graph) * filled_slots(graph, 3)
+    scalar, vector = (sent.unsqueeze(1) * functions.unsqueeze(2)).flatten(2).unbind(1)
+    arrows = pairs_to_slots(unit, graph) * graph.table_sign.reshape(-1, 1)
+    lengthwise = arrows.unflatten(0, shape).transpose(1, 2)
+    sums = scalar.unflatten(0, shape).sum(1, keepdim=True)
+    return torch.cat([sums, torch.bmm(lengthwise, vector.unflatten(0, shape))], 1)
 
 
 class Convolution(nn.Module):
@@ -53,7 +78,6 @@ class Convolution(nn.Module):
         self.shape, self.width = (n_features, n_scalar, n_vector), max(n_scalar, n_vector)
         self.by_function = by_function
         self.mix = nn.Parameter(torch.stack([waves(n_vector, n_combinations) for _ in range(n_features)]))
-        self.edge = EdgeProduct([0], 1)
         self.size = n_features * (n_scalar + n_combinations)
 
     def forward(self, features: Tensor, near: Surroundings) -> Tensor:
@@ -62,10 +86,8 @@ class Convolution(nn.Module):
         width = self.width
         if not self.by_function:
             features = features.repeat_interleave(width, 1)
-        radial = near.radial.repeat(1, 1, n_features)
-        (scalar, vector), _ = self.edge(radial, features.unsqueeze(1), near.harmonics, near.graph)
-        scalar = scalar.squeeze(1).unflatten(1, (n_features, width))[:, :, :n_scalar]
-        vector = vector.unflatten(2, (n_features, width))[:, :, :, :n_vector]
+        sums = radial_sum(features, near).unflatten(2, (n_features, width))
+        scalar, vector = sums[:, 0, :, :n_scalar], sums[:, 1:, :, :n_vector]
         lengths = torch.einsum("nxag,agh->nxah", vector, self.mix).pow(2).sum(1)
         return torch.cat([scalar.flatten(1), lengths.flatten(1)], 1)
 

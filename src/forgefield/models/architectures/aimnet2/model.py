@@ -99,7 +99,7 @@ class Aimnet2(EnergyArchitecture):
         r = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         scalar = self.scalar(r)
         near = surroundings(graph, vectors, r, scalar, scalar if self.vector is None else self.vector(r))
-        aim, charges = self._run(features, near)
+        aim, charges = self._run(features, species, near)
         energies = self.readout(aim, self.readout_of(graph), species // self.kinds_per_element)
         total = charges.sum(1)
         about = self.masses.index_select(0, species) if self.settings.moments_about == "mass" else None
@@ -108,14 +108,17 @@ class Aimnet2(EnergyArchitecture):
             extra["spin_charges"] = charges[:, 0] - charges[:, 1]
         return Predictions(energies, extra)
 
-    def _run(self, features: Tensor, near: Surroundings) -> tuple[Tensor, Tensor]:
+    def _run(self, features: Tensor, species: Tensor, near: Surroundings) -> tuple[Tensor, Tensor]:
         """Features that energies are read from, (N, aim_size), and charges, (N, C)."""
         n_channels = self.settings.num_charge_channels
         wanted = totals(near.graph, n_channels, features.dtype)
         charges: Tensor | None = None
         *updates, last = self.passes
         for network in updates:
-            found = network(self._inputs(features, charges, near))
+            if charges is None and self.levels is None:  # all atoms of a kind begin alike
+                found = network(self.convolve(features, near), self.embedding, species)
+            else:
+                found = network(self._inputs(features, charges, near))
             q, f, change = found.split([n_channels, n_channels, found.shape[1] - 2 * n_channels], 1)
             q = q if charges is None else charges + q
             charges = equilibrate(q, f.pow(2), wanted, near.graph)

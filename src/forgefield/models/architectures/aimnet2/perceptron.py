@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from forgefield.kernels.operators import ops
+from forgefield.models.architectures.aimnet2.gelu import curved_gelu
 from forgefield.models.blocks.linear import in_kernels
 
 
@@ -17,6 +18,11 @@ def times(x: Tensor, weight: Tensor) -> Tensor:
     if in_kernels(x):
         return ops.linear(x, weight, x.new_empty(0, dtype=torch.int64), [1, 1, 0, 0], 1.0, False)
     return x @ weight
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Activate numbers of any shape."""
+    return curved_gelu(x)[0] if in_kernels(x) else nn.functional.gelu(x)
 
 
 class Perceptron(nn.Module):
@@ -34,11 +40,21 @@ class Perceptron(nn.Module):
         self.biases = nn.ParameterList([torch.zeros(o) for _, o in pairs])
         self.activated = activated
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map rows (R, in) to (R, out)."""
+    def forward(self, x: Tensor, table: Tensor | None = None, row: Tensor | None = None) -> Tensor:
+        """Map rows (R, in) to (R, out).
+
+        Args:
+            x: inputs; without the first ones if these come from a table.
+            table: the first inputs of each row of x, as few rows (T, first) that are repeated.
+            row: which of them, (R,).
+        """
         last = len(self.weights) - 1
         for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = times(x, weight) + bias
+            if k or table is None or row is None:
+                x = times(x, weight) + bias
+            else:  # products of the table's rows once each
+                first, rest = weight.split([table.shape[1], x.shape[1]])
+                x = times(x, rest) + (times(table, first) + bias).index_select(0, row)
             if k < last or self.activated:
-                x = nn.functional.gelu(x)
+                x = gelu(x)
         return x

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from forgefield.models.architectures.aimnet2.perceptron import times
+from forgefield.models.architectures.aimnet2.perceptron import gelu, times
 
 
 class Readout(nn.Module):
@@ -37,7 +37,7 @@ class Readout(nn.Module):
             x, last = aim, len(self.weights) - 1
             for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
                 x = times(x, weight[k]) + bias[k]
-                x = nn.functional.gelu(x) if layer < last else x
+                x = gelu(x) if layer < last else x
             of_heads.append(x)
         found = of_heads[0] if n_heads == 1 else torch.cat(of_heads, 1).gather(1, head.unsqueeze(1))
         return found.squeeze(1) + self.shifts[head, element]
