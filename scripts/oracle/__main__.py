@@ -4,6 +4,7 @@
     python scripts/oracle mace --python PYTHON         use an interpreter that has mace-torch already
     python scripts/oracle mace --only forward --case heads
     python scripts/oracle mace --data DIR              choose the training frames anew from DIR
+    python scripts/oracle aimnet                       the same for aimnet: .oracle/aimnet, tests/golden/aimnet
 
 Without --data the training frames that lie in tests/golden are used again.
 """
@@ -20,11 +21,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 
-def make_environment(place: Path, torch_index: str | None) -> Path:
+def make_environment(code: str, place: Path, torch_index: str | None) -> Path:
     """Create a virtual environment with the pinned packages, unless it is complete, and return its python."""
     python = place / "bin" / "python"
     done = place / "complete"
-    pins = HERE / "mace.txt"
+    pins = HERE / f"{code}.txt"
     if done.exists() and done.read_text() == pins.read_text():
         return python
     print(f"installing the reference code into {place}", flush=True)
@@ -50,18 +51,23 @@ def run_script(python: Path, script: str, arguments: list[str], folder: Path) ->
 def main() -> None:
     """Read the command line, make the environment, write the files."""
     parser = argparse.ArgumentParser(prog="scripts/oracle", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("code", choices=("mace",), help="which reference code")
+    parser.add_argument("code", choices=("mace", "aimnet"), help="which reference code")
     parser.add_argument("--python", type=Path, help="interpreter that has it; default: make one")
-    parser.add_argument("--place", type=Path, default=ROOT / ".oracle" / "mace", help="where to make it")
+    parser.add_argument("--place", type=Path, help="where to make it; default .oracle/CODE")
     parser.add_argument("--torch-index", help="package index to take torch from, as for a CPU-only build")
     parser.add_argument("--only", choices=("environment", "forward", "training"))
     parser.add_argument("--case", action="append", help="only this forward case; may be repeated")
     parser.add_argument("--data", type=Path, help="folder with 3bpa/ and mlearn_Si/")
     parser.add_argument("--target", type=Path, default=ROOT / "tests" / "golden")
     options = parser.parse_args()
-    python = options.python or make_environment(options.place, options.torch_index)
+    place = options.place or ROOT / ".oracle" / options.code
+    python = options.python or make_environment(options.code, place, options.torch_index)
+    chosen = [word for name in options.case or [] for word in ("--case", name)]
+    if options.code == "aimnet":
+        if options.only in (None, "forward"):
+            run_script(python, "aimnet_forward.py", chosen, options.target / "aimnet")
+        return
     if options.only in (None, "forward"):
-        chosen = [word for name in options.case or [] for word in ("--case", name)]
         run_script(python, "forward.py", chosen, options.target / "mace")
     if options.only in (None, "training") and not options.case:
         data = ["--data", str(options.data.resolve())] if options.data else []

@@ -197,6 +197,11 @@ def test_import_calls_the_other_interpreter(cli, monkeypatch, tmp_path):
     assert result.code == 0
     assert [str(word) for word in seen[0]] == ["m.model", "/usr/bin/python3", "imported"]
     assert "forgefield infer --model imported" in result.out
+    monkeypatch.setitem(sys.modules, "forgefield.engines.backends.aimnet", fake)
+    monkeypatch.delitem(sys.modules, "forgefield.engines.backends.mace_torch")
+    words = ("--backend-python", "/usr/bin/python3", "--out", "imported")
+    assert cli("import", "m.model", "--program", "aimnet", *words).code == 0
+    assert len(seen) == 2
 
 
 def test_a_wrong_flag_is_named_as_it_was_typed(cli):

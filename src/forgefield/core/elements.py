@@ -1,9 +1,9 @@
-"""Element symbols and covalent radii, as ASE tabulates them."""
+"""Element symbols, covalent radii and masses, as ASE tabulates them."""
 
 from __future__ import annotations
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from ase.data import covalent_radii as _covalent_radii
 
 from forgefield.core.errors import DataError
@@ -13,6 +13,8 @@ SYMBOLS: list[str] = list(chemical_symbols[: MAX_NUMBER + 1])
 NUMBERS: dict[str, int] = {s: z for s, z in atomic_numbers.items() if 0 < z <= MAX_NUMBER}
 covalent_radii = np.asarray(_covalent_radii[: MAX_NUMBER + 1], dtype=np.float64)
 """Covalent radii by atomic number, (119,), Å."""
+masses = np.asarray(atomic_masses[: MAX_NUMBER + 1], dtype=np.float64)
+"""Atomic masses by atomic number, (119,), u."""
 
 
 def symbol(number: int) -> str:

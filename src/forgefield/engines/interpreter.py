@@ -16,7 +16,7 @@ from forgefield.core.errors import ForgeError
 WORKERS = Path(__file__).parent / "workers"
 ERROR_FILE = "error.json"
 SHOWN_LINES = 8
-PACKAGES = {"mace_torch": "mace-torch"}  # worker -> what to install for it
+PACKAGES = {"mace_torch": "mace-torch", "aimnet": "aimnet"}  # worker -> what to install for it
 DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONWARNINGS", "__PYVENV_LAUNCHER__")
 
 

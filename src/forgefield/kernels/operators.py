@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from forgefield.core.errors import ModelError
-from forgefield.kernels import linear_operators  # noqa: F401  (defines the others)
+from forgefield.kernels import linear_operators, radial_operators  # noqa: F401  (define the others)
 from forgefield.kernels.paths import coupling_paths
 
 _TABLE = (
@@ -185,5 +185,12 @@ torch.library.register_autograd(
     "forgefield::contraction_adjoint", _contraction_adjoint_backward, setup_context=_contraction_adjoint_context
 )
 torch.library.register_autograd("forgefield::gated", _gated_backward, setup_context=_gated_context)
-for _name in ("edge_product_second", "contraction_second", "gated_backward", "network_backward", "network_second"):
+for _name in (
+    "edge_product_second",
+    "contraction_second",
+    "gated_backward",
+    "network_backward",
+    "network_second",
+    "radial_sum_second",
+):
     torch.library.register_autograd(f"forgefield::{_name}", _no_third)

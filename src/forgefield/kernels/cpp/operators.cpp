@@ -18,6 +18,7 @@
 #include "linear_operator.h"
 #include "mix_operator.h"
 #include "network_operator.h"
+#include "radial_sum.h"
 
 namespace {
 using at::Tensor;
@@ -323,6 +324,9 @@ TORCH_LIBRARY_IMPL(forgefield, CPU, m) {
   m.impl("network_adjoint", networks::network_adjoint);
   m.impl("network_backward", networks::network_backward);
   m.impl("network_second", networks::network_second);
+  m.impl("radial_sum", radial_sums::radial_sum);
+  m.impl("radial_sum_adjoint", radial_sums::radial_sum_adjoint);
+  m.impl("radial_sum_second", radial_sums::radial_sum_second);
 }
 
 TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
@@ -338,4 +342,6 @@ TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
   m.impl("mix_weights", mixing::recorded::mix_weights);
   m.impl("network", networks::recorded::network);
   m.impl("network_adjoint", networks::recorded::network_adjoint);
+  m.impl("radial_sum", radial_sums::recorded::radial_sum);
+  m.impl("radial_sum_adjoint", radial_sums::recorded::radial_sum_adjoint);
 }

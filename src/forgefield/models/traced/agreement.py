@@ -12,7 +12,8 @@ from torch import Tensor
 from forgefield.core.errors import ModelError
 from forgefield.models.architecture import AtomTerm
 
-COMPARED = ("energies", "vector_gradients")  # of an AtomTerm; a traced architecture predicts nothing else
+EXTRA = "prediction "  # begins the names of further predictions
+GRADIENT = "gradient by "  # of parameters' gradients
 Term = Callable[[Mapping[str, Tensor]], AtomTerm]
 FLOOR = 1e-2  # share of the largest gradient of all below which a parameter's gradient counts as small
 
@@ -43,15 +44,14 @@ def compare(traced: Term, plain: Term, state: Mapping[str, Tensor], precision: t
     if not all(bool(torch.isfinite(t).all()) for t in wanted.values()):
         return Finding(None, False)
     tolerance = math.sqrt(torch.finfo(precision).eps)
-    weights = [t for name, t in wanted.items() if name not in COMPARED]
-    largest = max((_largest(t) for t in weights), default=0.0)
+    largest = max((_largest(t) for name, t in wanted.items() if name.startswith(GRADIENT)), default=0.0)
     energy = _largest(wanted["energies"])
     for name, value in wanted.items():
-        floor = energy if name in COMPARED else largest
+        floor = largest if name.startswith(GRADIENT) else energy
         scale = _largest(value) + FLOOR * floor
-        error = _largest(found[name] - value)
+        error = _largest(found[name] - value) if name in found else float("nan")
         if not error <= tolerance * scale:
-            what = name.replace("_", " ") if name in COMPARED else f"the gradient by {name}"
+            what = f"the {name}" if name.startswith(GRADIENT) else name.replace("_", " ")
             return Finding(f"{what} differ by {error:.1e} where the largest is {_largest(value):.1e}", True)
     return Finding(None, True)
 
@@ -72,10 +72,18 @@ def _run(term: Term, state: Mapping[str, Tensor], trains: bool) -> dict[str, Ten
             f"the forward pass changes buffers: {', '.join(changed)}",
             fix="bundles and checkpoints hold parameters only; normalise by layer or by fixed statistics instead",
         )
-    found = {name: getattr(result, name).detach() for name in COMPARED}
+    found = _values(result)
     if trains:
-        found |= _parameter_gradients(result, {n: c for n, c in copies.items() if c.requires_grad})
-    return found
+        found |= _parameter_gradients(found, {n: c for n, c in copies.items() if c.requires_grad})
+    return {name: value.detach() for name, value in found.items()}
+
+
+def _values(result: AtomTerm) -> dict[str, Tensor]:
+    """All that a term holds, by name."""
+    found = {"energies": result.energies, "vector_gradients": result.vector_gradients}
+    if result.charge_gradients is not None:
+        found["charge_gradients"] = result.charge_gradients
+    return found | {EXTRA + name: value for name, value in result.extra.items()}
 
 
 def _copy(value: Tensor, trains: bool) -> Tensor:
@@ -84,15 +92,15 @@ def _copy(value: Tensor, trains: bool) -> Tensor:
     return value.clone()
 
 
-def _parameter_gradients(result: AtomTerm, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    total = torch.zeros((), dtype=torch.float64, device=result.energies.device)
-    for value in (result.energies, result.vector_gradients):
+def _parameter_gradients(values: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    total = torch.zeros((), dtype=torch.float64, device=values["energies"].device)
+    for value in values.values():
         rows = torch.arange(1, value.numel() + 1, dtype=torch.float64, device=value.device).reshape(value.shape)
         total = total + (value.double() * torch.cos(1.7 * rows)).sum()
     if not total.requires_grad:
-        return {name: torch.zeros_like(value) for name, value in parameters.items()}
+        return {GRADIENT + name: torch.zeros_like(value) for name, value in parameters.items()}
     gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True, materialize_grads=True)
-    return dict(zip(parameters, gradients, strict=True))
+    return {GRADIENT + name: value for name, value in zip(parameters, gradients, strict=True)}
 
 
 def _largest(values: Tensor) -> float:

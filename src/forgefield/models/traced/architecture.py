@@ -1,11 +1,12 @@
-"""Base of architectures that write the energy only; the gradient comes from here."""
+"""Base of architectures that write the energy, and further predictions, only; the gradients come from here."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from forgefield.graph.graph import Graph
-from forgefield.models.architecture import Architecture, AtomTerm
+from forgefield.models.architecture import Architecture, AtomTerm, Respond
+from forgefield.models.traced.gradient import Predictions
 from forgefield.models.traced.sizes import Inputs
 from forgefield.models.traced.traces import Traces
 
@@ -43,20 +44,31 @@ class EnergyArchitecture(Architecture):
         """
         raise NotImplementedError
 
-    def forward(self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor) -> AtomTerm:
-        """Energies and their gradient by the pair vectors.
+    def predictions(self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor) -> Predictions:
+        """Return energies and what else is predicted; to be overridden where `extra_quantities` names something.
+
+        Takes the arguments of `atom_energies`, which it calls unless overridden.
+        """
+        return Predictions(self.atom_energies(graph, vectors, species, counts), {})
+
+    def forward(
+        self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor, respond: Respond | None = None
+    ) -> AtomTerm:
+        """Energies, their gradient by the pair vectors, and further predictions.
 
         Args:
             graph: the batch.
             vectors: pair vectors, (P, 3), Å.
             species: index of each atom's element, (N,).
             counts: atoms of each element, (Z,), on the CPU.
+            respond: gives dE/dq (N,), eV/e, of what uses the predicted charges (N,); called once.
 
         Returns:
-            Atom energies (N,), eV, and gradients (P, 3), eV/Å.
+            Atom energies (N,), eV, and gradients (P, 3), eV/Å; with `respond` also the gradients (P, 3) that the
+            charges carry.
 
         Raises:
             ModelError: `atom_energies` changes buffers or returns another shape; or a graph is to be exported that
-                cannot be traced.
+                cannot be traced; or charges are asked for and not predicted.
         """
-        return self.traces.term(self, Inputs(graph, vectors, species, counts))
+        return self.traces.term(self, Inputs(graph, vectors, species, counts), respond)

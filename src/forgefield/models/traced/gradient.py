@@ -1,30 +1,40 @@
-"""Atom energies and their gradient by automatic differentiation: what is traced, and what a trace is judged by."""
+"""Predictions and their gradients by automatic differentiation: what is traced, and what a trace is judged by."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from forgefield.core.errors import ModelError
-from forgefield.models.architecture import AtomTerm
+from forgefield.models.architecture import AtomTerm, Respond
 from forgefield.models.traced.sizes import Inputs
 
 if TYPE_CHECKING:
     from forgefield.models.traced.architecture import EnergyArchitecture
 
+CHARGES = "charges"
+"""The prediction that physics terms may use."""
 
-class _Energies(nn.Module):
-    """`atom_energies` as a forward pass, which `functional_call` can give other parameters."""
+
+class Predictions(NamedTuple):
+    """What a traced architecture writes."""
+
+    energies: Tensor  # (N,), eV
+    extra: Mapping[str, Tensor]  # (N, ...) in the graph's order, or (S, ...)
+
+
+class _Predictions(nn.Module):
+    """`predictions` as a forward pass, which `functional_call` can give other parameters."""
 
     def __init__(self, architecture: EnergyArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
 
-    def forward(self, *inputs: object) -> Tensor:
-        return self.architecture.atom_energies(*inputs)  # type: ignore[arg-type]
+    def forward(self, *inputs: object) -> Predictions:
+        return self.architecture.predictions(*inputs)  # type: ignore[arg-type]
 
 
 def state_of(architecture: nn.Module) -> dict[str, Tensor]:
@@ -33,18 +43,24 @@ def state_of(architecture: nn.Module) -> dict[str, Tensor]:
 
 
 def differentiate(
-    architecture: EnergyArchitecture, state: Mapping[str, Tensor], inputs: Inputs, *, differentiable: bool
+    architecture: EnergyArchitecture,
+    state: Mapping[str, Tensor],
+    inputs: Inputs,
+    *,
+    differentiable: bool,
+    respond: Respond | None = None,
 ) -> AtomTerm:
-    """Return energies and gradients by `torch.autograd.grad`.
+    """Return predictions and gradients by `torch.autograd.grad`.
 
     Args:
-        architecture: writes the energy.
+        architecture: writes the predictions.
         state: parameters and buffers to use, by name.
         inputs: the batch.
         differentiable: the result shall be differentiable once more (a double backward).
+        respond: gives dE/dq (N,) of the predicted charges (N,).
 
     Raises:
-        ModelError: the energies have the wrong shape.
+        ModelError: the energies have the wrong shape, or charges are asked for that are not predicted.
     """
     vectors = inputs.vectors
     by_name = {f"architecture.{name}": value for name, value in state.items()}
@@ -52,15 +68,34 @@ def differentiate(
         if not (differentiable and vectors.requires_grad):
             vectors = vectors.detach().requires_grad_()
         arguments = (inputs.graph, vectors, inputs.species, inputs.counts)
-        energies = torch.func.functional_call(_Energies(architecture), by_name, arguments)
-        if not isinstance(energies, Tensor) or energies.dim() != 1:
-            shape = tuple(energies.shape) if isinstance(energies, Tensor) else type(energies).__name__
-            where = f"{type(architecture).__name__}.atom_energies"
-            raise ModelError(f"returned {shape}", where, "return one energy per atom, (N,)")
-        if energies.requires_grad:
-            (gradients,) = torch.autograd.grad(
-                energies.sum(), vectors, create_graph=differentiable, allow_unused=True, materialize_grads=True
-            )
-        else:
-            gradients = torch.zeros_like(vectors)
-    return AtomTerm(energies, gradients) if differentiable else AtomTerm(energies.detach(), gradients.detach())
+        found = torch.func.functional_call(_Predictions(architecture), by_name, arguments)
+        _check(architecture, found, respond is not None)
+        energies, extra = found
+        gradients = _gradient(energies, vectors, torch.ones_like(energies), differentiable)
+        by_charge = None
+        if respond is not None:
+            charges = extra[CHARGES]
+            with torch.set_grad_enabled(differentiable):
+                seed = respond(charges if differentiable else charges.detach())
+            by_charge = _gradient(charges, vectors, seed, differentiable)
+    if differentiable:
+        return AtomTerm(energies, gradients, dict(extra), by_charge)
+    known = {name: value.detach() for name, value in extra.items()}
+    return AtomTerm(energies.detach(), gradients.detach(), known, None if by_charge is None else by_charge.detach())
+
+
+def _gradient(values: Tensor, vectors: Tensor, seed: Tensor, differentiable: bool) -> Tensor:
+    """Gradient of seed x values by the vectors, zero where they do not depend on them."""
+    if not values.requires_grad:
+        return torch.zeros_like(vectors)
+    options = {"retain_graph": True, "create_graph": differentiable, "allow_unused": True, "materialize_grads": True}
+    return torch.autograd.grad(values, vectors, seed, **options)[0]
+
+
+def _check(architecture: EnergyArchitecture, found: Predictions, responds: bool) -> None:
+    energies, name = found.energies, type(architecture).__name__
+    if not isinstance(energies, Tensor) or energies.dim() != 1:
+        shape = tuple(energies.shape) if isinstance(energies, Tensor) else type(energies).__name__
+        raise ModelError(f"returned {shape}", f"{name}.atom_energies", "return one energy per atom, (N,)")
+    if responds and CHARGES not in found.extra:
+        raise ModelError("predicts no charges", name, "give the charges of the physics terms by element")

@@ -55,6 +55,31 @@ def lower_sizes(module: fx.GraphModule) -> None:
             node.target = _binding(node.target)
 
 
+def call_respond(module: fx.GraphModule, charges: int) -> None:
+    """Let the last input be the function that gives dE/dq, called where the charges are final, not its value.
+
+    Nothing before the first use of its value depends on it, so this is the one place between forward and adjoint.
+
+    Args:
+        module: takes dE/dq (N,) as its last input.
+        charges: place of the charges among the outputs.
+    """
+    nodes = list(module.graph.nodes)
+    seed = [node for node in nodes if node.op == "placeholder"][-1]
+    users = [node for node in nodes if node in seed.users]
+    if not users:
+        return
+    value = nodes[-1].args[0][charges]
+    with module.graph.inserting_before(users[0]):
+        call = module.graph.call_function(respond_to, (seed, value))
+    seed.replace_all_uses_with(call, delete_user_cb=lambda node: node is not call)
+
+
+def respond_to(respond: Callable[[Tensor], Tensor], charges: Tensor) -> Tensor:
+    """Ask for dE/dq (N,) of charges (N,)."""
+    return respond(charges)
+
+
 def _binding(operation: torch._ops.OpOverload) -> Callable[..., Any]:
     name = operation._schema.name.split("::")[1]
     if name == "_unsafe_view":

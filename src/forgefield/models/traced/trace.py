@@ -1,4 +1,4 @@
-"""One traced graph: energies and their gradient as a list of plain tensor operations."""
+"""One traced graph: predictions and their gradients as a list of plain tensor operations."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._sympy.printers import PythonPrinter
 
 from forgefield.kernels.choice import kernels
-from forgefield.models.architecture import AtomTerm
-from forgefield.models.traced.gradient import differentiate, state_of
-from forgefield.models.traced.lowering import NOT_IN_TORCHSCRIPT, drop_detach, lower_sizes
+from forgefield.models.architecture import AtomTerm, Respond
+from forgefield.models.traced.gradient import CHARGES, differentiate, state_of
+from forgefield.models.traced.lowering import NOT_IN_TORCHSCRIPT, call_respond, drop_detach, lower_sizes
 from forgefield.models.traced.sizes import Inputs, Sizes, inputs_of
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Purpose(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     autocast: torch.dtype | None  # lower precision of the ambient autocast
+    responds: bool = False  # the charges' part of the gradient is wanted too
 
     @property
     def precision(self) -> torch.dtype:
@@ -49,7 +50,7 @@ class Purpose(NamedTuple):
     def __str__(self) -> str:
         mode = "training" if self.training else "evaluation"
         words = [str(self.dtype).removeprefix("torch."), str(self.device), mode]
-        words += ["gradients"] * self.differentiable + ["export"] * self.exporting
+        words += ["gradients"] * self.differentiable + ["export"] * self.exporting + ["charges"] * self.responds
         return ", ".join(words + ([f"autocast {self.autocast}"] if self.autocast else []))
 
 
@@ -59,6 +60,7 @@ class Case(NamedTuple):
     architecture: EnergyArchitecture
     inputs: Inputs
     purpose: Purpose
+    respond: Respond | None = None
 
 
 class Trace:
@@ -67,15 +69,22 @@ class Trace:
     Args:
         module: takes parameters, buffers and inputs as one list of tensors.
         layout: names the sizes of the inputs.
+        extra: names of the further predictions, in the order of the outputs.
         fixed: sizes that the graph was specialised to (0 and 1).
         guard: whether other sizes fit.
         conditions: the guard in words.
     """
 
     def __init__(
-        self, module: fx.GraphModule, layout: Sizes, fixed: Mapping[str, int], guard: Guard, conditions: str
+        self,
+        module: fx.GraphModule,
+        layout: Sizes,
+        extra: Sequence[str],
+        fixed: Mapping[str, int],
+        guard: Guard,
+        conditions: str,
     ) -> None:
-        self.module, self.layout = module, layout
+        self.module, self.layout, self.extra = module, layout, tuple(extra)
         self.fixed, self.guard, self.conditions = dict(fixed), guard, conditions
         self.checked: set[tuple[int, ...]] = set()
 
@@ -83,12 +92,14 @@ class Trace:
         """Whether the graph may be used for these sizes."""
         return all(sizes[name] == value for name, value in self.fixed.items()) and self.guard(sizes)
 
-    def run(self, state: Sequence[Tensor], inputs: Inputs) -> AtomTerm:
-        """Evaluate: parameters and buffers in the order of the trace, then the batch."""
+    def run(self, state: Sequence[Tensor], inputs: Inputs, respond: Respond | None = None) -> AtomTerm:
+        """Evaluate: parameters and buffers in the order of the trace, then the batch, then what gives dE/dq."""
         tensors = [tensor.contiguous() for tensor in inputs.tensors()]
+        more = [] if respond is None else [respond]
         with no_autocast(inputs.vectors.device):
-            energies, gradients = self.module.forward(*state, *tensors)
-        return AtomTerm(energies, gradients)
+            energies, gradients, *rest = self.module.forward(*state, *tensors, *more)
+        by_charge = None if respond is None else rest.pop()
+        return AtomTerm(energies, gradients, dict(zip(self.extra, rest, strict=True)), by_charge)
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -109,16 +120,23 @@ def make_trace(case: Case, layout: Sizes, sizes: Mapping[str, int]) -> Trace:
     Raises:
         Exception: whatever the architecture or the tracer raises, e.g. where Python decides by values.
     """
-    architecture, inputs, purpose = case
+    architecture, inputs, purpose, _ = case
     state = {name: value.detach() for name, value in state_of(architecture).items()}
     environment = ShapeEnv(specialize_zero_one=False, duck_shape=False)
     symbols = {name: _symbol(environment, name, size) for name, size in sizes.items() if size > 1}
+    extra: list[str] = []
 
-    def flat(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         by_name = dict(zip(state, tensors[: len(state)], strict=True))
-        batch = inputs_of(tensors[len(state) :])
-        term = differentiate(architecture, by_name, batch, differentiable=purpose.differentiable)
-        return term.energies, term.vector_gradients
+        given, respond = list(tensors[len(state) :]), None
+        if purpose.responds:
+            seed = given.pop()
+            respond = lambda _: seed  # noqa: E731
+        batch = inputs_of(given)
+        term = differentiate(architecture, by_name, batch, differentiable=purpose.differentiable, respond=respond)
+        extra[:] = term.extra
+        last = [] if term.charge_gradients is None else [term.charge_gradients]
+        return term.energies, term.vector_gradients, *term.extra.values(), *last
 
     table = get_decompositions(NOT_IN_TORCHSCRIPT) if purpose.exporting else {}
     with (
@@ -132,17 +150,21 @@ def make_trace(case: Case, layout: Sizes, sizes: Mapping[str, int]) -> Trace:
         for shape, tensor in zip([*layout.shapes, tuple(inputs.counts.shape)], inputs.tensors(), strict=True):
             known = [symbols.get(d, sizes[d]) if isinstance(d, str) else d for d in shape]
             stand_ins.append(torch.empty(known, dtype=tensor.dtype, device=tensor.device))
+        if purpose.responds:  # stands for dE/dq, one number per atom
+            stand_ins.append(torch.empty_like(stand_ins[-2], dtype=inputs.vectors.dtype))
         module = make_fx(flat, decomposition_table=table)(*stand_ins)
     drop_detach(module)
     if purpose.exporting:
         lower_sizes(module)
+    if purpose.responds:
+        call_respond(module, 2 + extra.index(CHARGES))
     module.graph.eliminate_dead_code()
     for node in module.graph.nodes:
         node.meta.clear()
     module.recompile()
     fixed = {name: size for name, size in sizes.items() if size < 2}
     guard, conditions = _guard(environment, {str(s.node._expr): n for n, s in symbols.items()})
-    return Trace(module, layout, fixed, guard, conditions)
+    return Trace(module, layout, extra, fixed, guard, conditions)
 
 
 def _symbol(environment: ShapeEnv, name: str, size: int) -> torch.SymInt:

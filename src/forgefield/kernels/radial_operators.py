@@ -1,0 +1,45 @@
+"""Operators of sums over neighbours of features times radial functions, on the CPU alone: schemas, and shapes.
+
+Their gradients, up to second order, are registered in C++ (`cpp/radial_sum.h`, which has the formulas).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_TABLE = "Tensor sender, Tensor pair, Tensor sign, Tensor first, Tensor second"
+_FACTORS = "Tensor features, Tensor radial, Tensor unit"
+RADIAL_SCHEMAS = {
+    "radial_sum": f"({_FACTORS}, {_TABLE}) -> Tensor",
+    "radial_sum_adjoint": f"(Tensor g, {_FACTORS}, {_TABLE}, bool need_features) -> (Tensor, Tensor, Tensor)",
+    "radial_sum_second": (
+        f"(Tensor g, {_FACTORS}, Tensor? v_features, Tensor? v_radial, Tensor? v_unit, {_TABLE}, bool need_features)"
+        " -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
+}
+for _name, _schema in RADIAL_SCHEMAS.items():
+    torch.library.define(f"forgefield::{_name}", _schema)
+
+
+def _sum(features: Tensor, radial: Tensor, unit: Tensor, *table: Tensor) -> Tensor:
+    return features.new_empty((features.shape[0], 4, features.shape[1]))
+
+
+def _adjoint(g: Tensor, features: Tensor, radial: Tensor, unit: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    shape = features.shape if rest[-1] else (0, features.shape[1])
+    return features.new_empty(shape), radial.new_empty(radial.shape), unit.new_empty(unit.shape)
+
+
+def _second(g: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return g.new_empty(g.shape), *_adjoint(g, *rest)
+
+
+for _name, _shapes in {
+    "radial_sum": _sum,
+    "radial_sum_adjoint": _adjoint,
+    "radial_sum_second": _second,
+}.items():
+    torch.library.register_fake(f"forgefield::{_name}", _shapes)

@@ -1,0 +1,7 @@
+"""AIMNet2."""
+
+from forgefield.core.catalog import Entry
+from forgefield.models.architectures.aimnet2.model import Aimnet2
+from forgefield.models.architectures.aimnet2.settings import Aimnet2Settings
+
+ENTRY = Entry(settings=Aimnet2Settings, build=Aimnet2, summary="message passing with charges that are equilibrated")
