@@ -9,6 +9,7 @@ import torch
 from physics_sums import crystal, evaluate, lone, make, molecule
 
 from forgefield.core.structure import Structure
+from forgefield.graph.graph import Graph
 from forgefield.graph.pairs import find_pairs
 from forgefield.models.architecture import Geometry
 from forgefield.models.potential import PHYSICS
@@ -71,6 +72,13 @@ def moved(s, matrix):
 
 def test_every_term_is_here():
     assert {name for name, _ in CASES.values()} == set(PHYSICS.names())
+
+
+def test_settings_survive_being_written_in_full(case):
+    name, values = CASES[case]
+    settings = PHYSICS.entry(name).settings
+    given = settings.model_validate(values)
+    assert settings.model_validate(given.model_dump(mode="json")) == given
 
 
 def test_rotation_and_reflection(case):
@@ -215,6 +223,48 @@ def test_gradients_wanted_or_not_make_no_difference(case):
         out = evaluate(term, *given, charges=other)
         e.append(float((out.forces * weights).sum() + out.energy.sum()))
     assert abs(float(found[1]) - slope(e, 1e-3)) < 1e-7
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_traced_compiled_and_exported(case):
+    """Other sizes come out right from what was recorded on one batch."""
+    if not term_of(case).exportable and case != "d4":
+        return  # lattice sums look at the cell for the number of waves: they stay outside
+    term, given = term_of(case), structures(case)
+    other = [*given, given[0]]
+    inputs = []
+    for batch in (given, other):
+        q = charges_of(case, *batch)
+        graph = sums.graph_of(term, batch)
+        q = torch.zeros(graph.n_atoms, dtype=torch.float64) if q is None else torch.as_tensor(q)
+        inputs.append((q, *graph))
+    module = Alone(term)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        expected = module(*inputs[1])
+        forms = [torch.compile(module, backend="aot_eager", dynamic=True, fullgraph=True)]
+        if term.exportable:
+            forms.append(torch.jit.trace(module, inputs[0], check_trace=False))
+            axes = tuple({0: torch.export.Dim.AUTO} for _ in inputs[0])
+            shapes = (axes[0], axes[1:])
+            forms.append(torch.export.export(module, inputs[0], dynamic_shapes=shapes, strict=False).module())
+        for form in forms:
+            form(*inputs[0])
+            for a, b in zip(form(*inputs[1]), expected, strict=True):
+                assert close(a, b, 1e-12)
+
+
+class Alone(torch.nn.Module):
+    """A term as a function of tensors."""
+
+    def __init__(self, term):
+        super().__init__()
+        self.term = term
+
+    def forward(self, charges, *tensors):
+        graph = Graph(*tensors)
+        geometry = Geometry(graph, graph.pair_vectors(), graph.far_vectors())
+        return tuple(t for t in self.term(geometry, charges if self.term.uses_charges else None) if t is not None)
 
 
 def test_single_precision_follows_double(case):

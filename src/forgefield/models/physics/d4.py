@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import hashlib
 import json
 import tomllib
@@ -106,12 +105,10 @@ class D4(PhysicsTerm):
 def _by_head(functional: str | dict[str, str | None], heads: tuple[str, ...]) -> list[str | None]:
     if isinstance(functional, str):
         return [functional] * len(heads)
-    if set(functional) != set(heads):
-        raise ConfigError(
-            f"the functionals are given for the heads {', '.join(functional)}, the model has {', '.join(heads)}",
-            "physics.d4.functional",
-            "name each head once; null means no dispersion",
-        )
+    absent = [name for name in heads if name not in functional]
+    if absent:
+        fix = f"name it, null if it needs none; there are: {', '.join(functional)}"
+        raise ConfigError(f"no functional for the head {absent[0]!r}", "physics.d4.functional", fix)
     return [functional[name] for name in heads]
 
 
@@ -123,7 +120,6 @@ def _interface() -> Any:
     return interface
 
 
-@functools.cache
 def _parameters(functional: str, three_body: bool) -> Any:
     """Damping parameters, as the program keeps them."""
     try:

@@ -54,7 +54,7 @@ class ZblSettings(Settings):
             if given:
                 raise ValueError(f"{' and '.join(given)} belong to `form: lammps`; add it or leave them out")
             return self
-        if "envelope" in self.model_fields_set:
+        if self.envelope != type(self).model_fields["envelope"].default:
             raise ValueError("envelope belongs to `form: bond`; `form: lammps` switches between inner and outer")
         if self.inner is None or self.outer is None or self.inner >= self.outer:
             raise ValueError("`form: lammps` needs inner < outer, in Å, for example inner: 0.7, outer: 1.5")

@@ -61,11 +61,12 @@ class CoulombSettings(Settings):
 
     @model_validator(mode="after")
     def _belongs(self) -> CoulombSettings:
-        """Keys of another method are refused."""
+        """Keys of another method keep their defaults."""
+        changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
         for name, methods in OWNERS.items():
-            if name in self.model_fields_set and self.method not in methods:
+            if name in changed and self.method not in methods:
                 raise ValueError(f"{name} belongs to `method: {' or '.join(methods)}`, not {self.method}; leave it out")
-        if self.short_range == "kept" and "short_range_cutoff" in self.model_fields_set:
+        if self.short_range == "kept" and "short_range_cutoff" in changed:
             raise ValueError("short_range_cutoff has no effect with `short_range: kept`; leave it out")
         if self.short_range == "removed" and self.short_range_cutoff > self.reach:
             raise ValueError(f"short_range_cutoff is larger than cutoff ({self.reach:g} Å)")

@@ -49,7 +49,7 @@ def damping_by_head(settings: D3Settings, heads: Sequence[str]) -> list[Damping]
     """Parameters of each head.
 
     Raises:
-        ConfigError: a functional is not known, or the map does not name every head exactly.
+        ConfigError: a functional is not known, or the map lacks a head.
     """
     if settings.functional is None:
         given = {name: value for name in Damping._fields if (value := getattr(settings, name)) is not None}
@@ -60,12 +60,10 @@ def damping_by_head(settings: D3Settings, heads: Sequence[str]) -> list[Damping]
 
 
 def _mapped(functional: Mapping[str, str | None], heads: Sequence[str]) -> list[Damping]:
-    where = "physics.d3.functional"
-    strangers = [name for name in functional if name not in heads]
-    if strangers:
-        raise ConfigError(f"{strangers[0]!r} is no head of the model", where, "heads: " + ", ".join(heads))
+    """Parameters of each head; names of other heads are passed over, so that a level can be taken out of a model."""
     absent = [name for name in heads if name not in functional]
     if absent:
-        raise ConfigError(f"no functional for head {absent[0]!r}", where, f"add {absent[0]}: null if it needs none")
+        fix = f"name it, null if it needs none; there are: {', '.join(functional)}"
+        raise ConfigError(f"no functional for the head {absent[0]!r}", "physics.d3.functional", fix)
     chosen = [functional[name] for name in heads]
     return [NONE if name is None else damping_of(name) for name in chosen]
