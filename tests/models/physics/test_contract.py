@@ -8,6 +8,7 @@ import pytest
 import torch
 from physics_sums import crystal, evaluate, lone, make, molecule
 
+from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
 from forgefield.graph.graph import Graph
 from forgefield.graph.pairs import find_pairs
@@ -228,8 +229,8 @@ def test_gradients_wanted_or_not_make_no_difference(case):
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_traced_compiled_and_exported(case):
     """Other sizes come out right from what was recorded on one batch."""
-    if not term_of(case).exportable and case != "d4":
-        return  # lattice sums look at the cell for the number of waves: they stay outside
+    if case == "pme":
+        return  # automatic differentiation of another library: it stays outside
     term, given = term_of(case), structures(case)
     other = [*given, given[0]]
     inputs = []
@@ -252,6 +253,20 @@ def test_traced_compiled_and_exported(case):
             form(*inputs[0])
             for a, b in zip(form(*inputs[1]), expected, strict=True):
                 assert close(a, b, 1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", ["d4", "ewald", "pme"])
+def test_what_cannot_be_exported_says_so(name):
+    pytest.importorskip(PACKAGES.get(name, "torch"))
+    term, given = term_of(name), [crystal()]
+    graph = sums.graph_of(term, given)
+    q = torch.zeros(graph.n_atoms, dtype=torch.float64)
+    assert not term.exportable
+    with pytest.raises(ModelError, match="cannot be exported"):
+        torch.jit.trace(Alone(term), (q, *graph), check_trace=False)
+    with pytest.raises(ModelError, match="cannot be exported"):
+        torch.export.export(Alone(term), (q, *graph), strict=False)
 
 
 class Alone(torch.nn.Module):

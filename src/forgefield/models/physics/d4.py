@@ -64,7 +64,7 @@ class D4(PhysicsTerm):
 
     Raises:
         ConfigError: a functional has no D4 parameters, or a head is not named.
-        ModelError: the package dftd4 is not installed.
+        ModelError: the package dftd4 is not installed; or, when called, the model is being exported.
 
     Source:
         Caldeweyher et al., J. Chem. Phys. 150 (2019) 154122; periodic: Phys. Chem. Chem. Phys. 22 (2020) 8499.
@@ -83,6 +83,12 @@ class D4(PhysicsTerm):
 
     def forward(self, geometry: Geometry, charges: Tensor | None = None) -> Share:
         """Energies (N,), eV, and gradients by positions and strain; the total charge is that of the structure."""
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            raise ModelError(
+                "D4 cannot be exported: it calls the program dftd4",
+                "physics.d4",
+                "use the bundle itself (Python, ASE), or train with d3",
+            )
         graph = geometry.graph
         energies, positions, strain = torch.ops.forgefield.d4(
             graph.positions,

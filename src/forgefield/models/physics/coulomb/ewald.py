@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -33,29 +34,32 @@ def reciprocal_sum(graph: Graph, charges: Tensor, cell: Cell, width: float, long
     """
     fractions = torch.bmm(graph.positions.unsqueeze(1), cell.inverse.index_select(0, graph.structure)).squeeze(1)
     fractions = fractions - torch.floor(fractions)
-    triples = _triples(graph, longest)
-    piece = len(triples)
-    if not charges.requires_grad:
-        piece = max(1, LARGEST // max(graph.n_atoms, 1))
-    found = None
-    for part in triples.split(piece):
-        waves = _waves(part, cell, width, longest)
-        more = _sum_waves(graph, charges, fractions, cell, waves, width)
-        found = more if found is None else found + more
-    assert found is not None  # there is at least the constant wave, of factor 0
-    return found
+    triples = torch.ops.forgefield.ewald_triples(graph.cell, longest)
+    whole = charges.requires_grad or torch.compiler.is_compiling()
+    parts = [triples] if whole else triples.split(max(1, LARGEST // max(graph.n_atoms, 1)))
+    sums = [_sum_waves(graph, charges, fractions, cell, _waves(p, cell, width, longest), width) for p in parts]
+    return functools.reduce(Lattice.__add__, sums)
 
 
-def _triples(graph: Graph, longest: float) -> Tensor:
-    """Multiples of the reciprocal vectors that cover all waves up to `longest` in every cell, (K, 3), first >= 0."""
-    lengths = torch.linalg.vector_norm(graph.cell, dim=2).amax(0)
-    ends = torch.floor(lengths * (longest / (2.0 * math.pi))).long().tolist()
-    axes = [torch.arange(-end if k else 0, end + 1, device=graph.cell.device) for k, end in enumerate(ends)]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).to(graph.cell.dtype)
+@torch.library.custom_op("forgefield::ewald_triples", mutates_args=(), schema="(Tensor cell, float longest) -> Tensor")
+def _triples(cell: Tensor, longest: float) -> Tensor:
+    """Multiples of the reciprocal vectors that cover all waves up to `longest` in every cell, (K, 3), first >= 0.
+
+    An operator of its own, since its size follows from values; compilers are told that it can be any, 2 or more.
+    """
+    lengths = torch.linalg.vector_norm(cell, dim=2).amax(0)
+    ends = torch.floor(lengths * (longest / (2.0 * math.pi))).long().clamp(min=1).tolist()
+    axes = [torch.arange(-end if k else 0, end + 1, device=cell.device) for k, end in enumerate(ends)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).to(cell.dtype)
+
+
+@_triples.register_fake
+def _(cell: Tensor, longest: float) -> Tensor:
+    return cell.new_empty(torch.library.get_ctx().new_dynamic_size(min=2), 3)
 
 
 def _waves(triples: Tensor, cell: Cell, width: float, longest: float) -> Waves:
-    vectors = 2.0 * math.pi * torch.einsum("kc,sac->ska", triples, cell.inverse)
+    vectors = 2.0 * math.pi * torch.matmul(triples, cell.inverse.transpose(1, 2))
     square = vectors.square().sum(2)
     used = (square > 0) & (square <= longest**2)
     square = torch.where(used, square, torch.ones_like(square))
@@ -76,7 +80,8 @@ def _sum_waves(graph: Graph, charges: Tensor, fractions: Tensor, cell: Cell, wav
     inverse = cell.inverse.index_select(0, structure)
     positions = torch.bmm(inverse, turn.unsqueeze(2)).squeeze(2)
     power = 0.5 * waves.factor * (real * real + imaginary * imaginary)
-    outer = torch.einsum("sk,ska,skb->sab", power * (2.0 / waves.square + width**2), waves.vectors, waves.vectors)
+    stretched = (power * (2.0 / waves.square + width**2)).unsqueeze(2) * waves.vectors
+    outer = torch.bmm(stretched.transpose(1, 2), waves.vectors)
     identity = torch.eye(3, dtype=charges.dtype, device=charges.device)
     strain = outer - power.sum(1).reshape(-1, 1, 1) * identity
     return Lattice(0.5 * charges * slope, positions, strain, slope)

@@ -64,7 +64,7 @@ class Coulomb(PhysicsTerm):
         """
         graph, q = geometry.graph, self._charges(geometry.graph, charges)
         r = torch.linalg.vector_norm(geometry.far, dim=1)
-        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        if self.settings.method in ("ewald", "pme"):
             self._check(graph)
         scale = COULOMB * self.scale.index_select(0, graph.head)
         of_atoms = scale.index_select(0, graph.structure)
@@ -124,14 +124,21 @@ class Coulomb(PhysicsTerm):
         return clouds + reciprocal_sum(graph, q, cell, self.width, self.longest)
 
     def _check(self, graph: Graph) -> None:
-        """Refuse structures without a lattice where there must be one."""
+        """Refuse structures without a lattice, and recordings, in which the number of waves would be fixed."""
         method = self.settings.method
-        if method in ("ewald", "pme") and not bool(graph.pbc.all()):
-            raise DataError(
-                f"`method: {method}` needs structures that are periodic in three directions, and one is not",
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            raise ModelError(
+                f"`method: {method}` cannot be exported: the number of waves follows from the cell",
                 "physics.coulomb",
-                "use `method: dsf`, or `method: simple` for molecules",
+                "use the bundle itself (Python, ASE), or train with `method: dsf`",
             )
+        if torch.compiler.is_compiling() or bool(graph.pbc.all()):
+            return
+        raise DataError(
+            f"`method: {method}` needs structures that are periodic in three directions, and one is not",
+            "physics.coulomb",
+            "use `method: dsf`, or `method: simple` for molecules",
+        )
 
 
 def _charges_by_element(settings: CoulombSettings, elements: tuple[int, ...]) -> list[float]:
