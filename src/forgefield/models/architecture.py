@@ -194,11 +194,12 @@ class PhysicsContext:
 class PhysicsTerm(nn.Module):
     """Base of the physics terms: `forward(geometry, charges) -> Share`, times `scale` of each head, (H,).
 
-    `far_cutoff` asks for far pairs, Å; `uses_charges` for the architecture's charges. A term that is not tensor
-    operations alone is not `exportable`.
+    `far_cutoff` asks for far pairs, Å; `near_cutoff` for an architecture whose pairs reach so far, Å; `uses_charges`
+    for the architecture's charges. A term that is not tensor operations alone is not `exportable`.
     """
 
     scale: Tensor
     far_cutoff: float = 0.0
+    near_cutoff: float = 0.0
     uses_charges: bool = False
     exportable: bool = True

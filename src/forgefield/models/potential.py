@@ -258,6 +258,10 @@ def build_potential(
         if terms[name].uses_charges and "charges" not in architecture.extra_quantities():
             what = f"the term {name} needs charges, which {backend} does not predict"
             raise ModelError(what, f"model.physics.{name}", "give charges by element, or take aimnet2")
+        near = architecture.needs.cutoff
+        if terms[name].near_cutoff > near:
+            what = f"the term {name} reaches to {terms[name].near_cutoff:g} Å, the architecture to {near:g} Å"
+            raise ModelError(what, f"model.physics.{name}", "end it earlier, or raise the architecture's cutoff")
     potential = Potential(
         backend,
         settings,
