@@ -97,6 +97,18 @@ class ExportSettings(Settings):
         default=("torchscript",), description="Formats to write beside weights.safetensors and manifest.json."
     )
 
+    fidelity: str = Field(
+        default="all",
+        min_length=1,
+        description="Levels of theory that are handed out: all (one artifact with all of them), each (a folder for "
+        "each, named as the level), or the name of one.",
+    )
+    dispersion: dict[str, JsonValue] | str | None = Field(
+        default=None,
+        description="D3(BJ) dispersion added to a model whose labels lack it: name of the functional, or the settings "
+        "of the term ({s6: 1.0, s8: 0.8, a1: 0.4, a2: 4.8}). null adds none.",
+    )
+
 
 class OutputSettings(Settings):
     """`output`: where evaluate and infer write."""

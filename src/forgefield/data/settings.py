@@ -41,6 +41,14 @@ class Sampling(Settings):
     )
 
 
+class LevelSettings(Settings):
+    """`data.fidelities`: what is true of the labels of one level of theory."""
+
+    dispersion: Literal["included", "absent"] = Field(
+        description="Whether the labels include dispersion, so that it is never counted twice."
+    )
+
+
 class DataSettings(Reading):
     """What is read, how its labels are named and in which units, and how it is split."""
 
@@ -108,6 +116,11 @@ class DataSettings(Reading):
         default=(),
         description="Severe findings of `forgefield data doctor` that do not stop training, by name: "
         "[leaked_duplicates]. Each stands in run.json and in the report.",
+    )
+    fidelities: dict[str, LevelSettings] = Field(
+        default_factory=dict,
+        description="What is true of the labels of each level of theory, by name (default: of data that name none): "
+        " {wb97m: {dispersion: included}}. Needed where the model or the export adds dispersion.",
     )
     e0: Literal["auto", "isolated", "least_squares"] | Energies | dict[str, Energies] | Path = Field(
         default="auto",

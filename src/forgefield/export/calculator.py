@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from forgefield.core.settings import Matmul
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import predict_graph
 from forgefield.export.verlet import MovingGraph, VerletList, moved
+from forgefield.graph.needs import Electrons
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
 from forgefield.models.precision import require
@@ -47,6 +49,7 @@ class ForgeField(Calculator):
         allocator.tune()
         self.potential = potential.eval()
         self.head = choose_head(potential.heads, head)
+        self._asks = potential.needs.electrons
         self.moving = MovingGraph(potential.needs, skin)
         self._last: Structure | None = None
         require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")
@@ -95,7 +98,8 @@ class ForgeField(Calculator):
             name for name in ("positions", "numbers") if not np.array_equal(last.arrays[name], atoms.arrays[name])
         ]
         changes += ["cell"] if not np.array_equal(last.cell.array, atoms.cell.array) else []
-        return changes + (["pbc"] if not np.array_equal(last.pbc, atoms.pbc) else [])
+        changes += ["pbc"] if not np.array_equal(last.pbc, atoms.pbc) else []
+        return changes + (["electrons"] if electrons_of(last, self._asks) != electrons_of(atoms, self._asks) else [])
 
     def calculate(
         self,
@@ -128,14 +132,27 @@ class ForgeField(Calculator):
         """The atoms as they are now; as long as only positions change, the rest of the last structure is kept."""
         atoms, last = self.atoms, self._last
         same = last is not None and np.array_equal(last.numbers, atoms.arrays["numbers"])
+        electrons = electrons_of(atoms, self._asks)
+        same = same and all(getattr(last, name) == value for name, value in electrons.items())
         same = same and np.array_equal(last.cell, atoms.cell.array) and np.array_equal(last.pbc, atoms.pbc)
         if same:
             self._last = moved(last, atoms.arrays["positions"])
         else:
-            self._last = Structure(
-                atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, head=self.head, origin="Atoms"
-            )
+            fixed = {"head": self.head, "origin": "Atoms", **electrons}
+            self._last = Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **fixed)
         return self._last
+
+
+def electrons_of(atoms: Atoms, asked: Sequence[Electrons]) -> dict[str, Any]:
+    """Return what atoms say of their electrons, of what a model asks for, with the units of `Structure`.
+
+    The total charge is read from `atoms.info["charge"]`, else it is the sum of the initial charges, where there are
+    some; the multiplicity is read from `atoms.info["multiplicity"]`.
+    """
+    found: dict[str, Any] = {name: atoms.info.get(name) for name in asked}
+    if "charge" in found and found["charge"] is None and atoms.has("initial_charges"):
+        found["charge"] = float(atoms.get_initial_charges().sum())
+    return found
 
 
 def choose_head(heads: list[str], head: str | None) -> str:

@@ -23,6 +23,8 @@ def check_electrons(structures: Sequence[Structure], needs: Needs) -> None:
             if getattr(structure, name) is None:
                 what = f"the model needs the {WORDS[name]}, which is not stated"
                 fix = f"write {name}=... into the file, or set data.{name}: {DEFAULTS[name]} for all that state none"
+                if structure.origin == "Atoms":
+                    fix = f'set atoms.info["{name}"] = {DEFAULTS[name]}'
                 raise DataError(what, structure.origin, fix)
     if needs.electrons:
         for structure in structures:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from forgefield.core.disk import write_atomic
 from forgefield.core.elements import number, symbol
 from forgefield.core.errors import ModelError
+from forgefield.core.settings import Settings
 from forgefield.models.architecture import ArchitectureContext, Fidelity
 from forgefield.models.mismatch import settings_behind
 from forgefield.models.potential import ARCHITECTURES, PHYSICS, Potential, build_potential
@@ -73,6 +74,7 @@ def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Po
         physics={n: PHYSICS.entry(n).settings.model_validate(v) for n, v in manifest.get("physics", {}).items()},
         physics_scale=manifest["physics_scale"],
         fidelity=Fidelity.model_validate(manifest.get("fidelity", {})),
+        dispersion=manifest.get("labels_dispersion", {}),
         dtype=dtype or getattr(torch, manifest["dtype"]),
         first=tuple(manifest.get("first", (0, 0))),
     )
@@ -83,9 +85,20 @@ def _optional(potential: Potential) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if potential.added_physics:
         found["physics"] = {n: v.model_dump(mode="json") for n, v in potential.added_physics.items()}
+    if potential.dispersion:
+        found["labels_dispersion"] = potential.dispersion
     if potential.context.fidelity != Fidelity():
         found["fidelity"] = potential.context.fidelity.model_dump(mode="json")
     return found
+
+
+def with_physics(potential: Potential, added: Mapping[str, Settings]) -> Potential:
+    """Return a copy of a potential with further physics terms; its weights stay as they are."""
+    described = describe(potential)
+    terms = {name: value.model_dump(mode="json") for name, value in added.items()}
+    made = rebuild({**described, "physics": described.get("physics", {}) | terms})
+    made.architecture.load_state_dict(potential.architecture.state_dict())
+    return made.to(next(potential.parameters()).device)
 
 
 def widened(context: ArchitectureContext) -> bool:

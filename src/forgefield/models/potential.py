@@ -26,6 +26,7 @@ from forgefield.models.architecture import (
     PhysicsContext,
     PhysicsTerm,
 )
+from forgefield.models.dispersion import Dispersion
 from forgefield.models.gradients import Electrostatics, Gradients
 
 ARCHITECTURES = Catalog("forgefield.models.architectures")
@@ -58,6 +59,7 @@ class Potential(nn.Module):
         shift: added to every atom's energy, per head, eV.
         physics: terms to add.
         added: settings of those that the architecture did not ask for by itself.
+        dispersion: whether the labels of each head include it, where that is stated.
     """
 
     def __init__(
@@ -71,10 +73,11 @@ class Potential(nn.Module):
         shift: Sequence[float],
         physics: Mapping[str, PhysicsTerm],
         added: Mapping[str, Settings] | None = None,
+        dispersion: Mapping[str, Dispersion] | None = None,
     ) -> None:
         super().__init__()
         self.backend, self.settings, self.context = backend, settings, context
-        self.added_physics = dict(added or {})
+        self.added_physics, self.dispersion = dict(added or {}), dict(dispersion or {})
         self.architecture = architecture
         self.physics = nn.ModuleDict(dict(physics))
         reach = max((term.far_cutoff for term in physics.values()), default=0.0)
@@ -214,6 +217,7 @@ def build_potential(
     physics: Mapping[str, Settings] | None = None,
     physics_scale: Mapping[str, Sequence[float]] | None = None,
     fidelity: Fidelity | None = None,
+    dispersion: Mapping[str, Dispersion] | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     first: tuple[int, int] = (0, 0),
@@ -232,6 +236,7 @@ def build_potential(
         physics: settings of physics terms to add, by name, beside those that the architecture asks for.
         physics_scale: factor per head of physics terms by name; default 1.
         fidelity: how the heads differ.
+        dispersion: whether the labels of each head include it, where that is stated.
         dtype: of the weights.
         seed: of the random weights; torch's global generator is left as it was.
         first: numbers of elements and heads that a widened model was first made for, see `ArchitectureContext`.
@@ -263,6 +268,7 @@ def build_potential(
         per_head(shift),
         terms,
         physics,
+        dispersion,
     )
     return potential.to(dtype)
 

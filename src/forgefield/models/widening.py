@@ -89,12 +89,25 @@ def widen(potential: Potential, growth: Growth) -> Potential:
         shift=per_head(potential.shift.tolist()),
         physics=potential.added_physics,
         fidelity=old.fidelity,
+        dispersion={name: value for name, value in potential.dispersion.items() if name in heads},
         physics_scale={name: per_head(term.scale.tolist()) for name, term in potential.physics.items()},
         dtype=potential.dtype,
         first=(old.element_norm, old.head_norm),
     )
     _copy(potential, new, sources)
     return new.to(next(potential.parameters()).device)
+
+
+def alone(potential: Potential, head: str) -> Potential:
+    """Return a potential with one of its heads only, which predicts the same.
+
+    Raises:
+        ModelError: there is no such head.
+    """
+    if head not in potential.heads:
+        listing = ", ".join(potential.heads)
+        raise ModelError(f"the model has no level {head!r}", "export.fidelity", f"its levels: {listing}")
+    return widen(potential, Growth(dropped=[name for name in potential.heads if name != head]))
 
 
 def inventory(old: Potential, new: Potential, growth: Growth) -> list[TensorRow]:

@@ -18,6 +18,14 @@ def command(
     target: Annotated[
         list[str] | None, typer.Option("--target", metavar="NAME", help="Format beside the bundle; repeatable.")
     ] = None,
+    fidelity: Annotated[
+        str | None,
+        typer.Option("--fidelity", metavar="NAME", help="One level of theory of several; each: a folder for each."),
+    ] = None,
+    dispersion: Annotated[
+        str | None,
+        typer.Option("--dispersion", metavar="FUNCTIONAL", help="Add D3(BJ) to a level whose labels lack dispersion."),
+    ] = None,
     device: f.DeviceOption = None,
     dtype: f.DtypeOption = None,
     overrides: f.SetOption = None,
@@ -35,10 +43,13 @@ def command(
       forgefield export --model imported --out deploy --target torchscript --dtype float64
 
       forgefield export --model imported --out deploy --target aotinductor
+
+      forgefield export --model runs/levels --out deploy --fidelity pbe --dispersion pbe
     """
     tree = tree_of([
         ("task", "export", "export"), ("model_in", model, "--model"), ("run_dir", out, "--out"),
-        ("export.dir", ".", "--out"), ("export.targets", target, "--target"), ("device", device, "--device"),
-        ("dtype", dtype, "--dtype"),
+        ("export.dir", ".", "--out"), ("export.targets", target, "--target"),
+        ("export.fidelity", fidelity, "--fidelity"), ("export.dispersion", dispersion, "--dispersion"),
+        ("device", device, "--device"), ("dtype", dtype, "--dtype"),
     ])  # fmt: skip
     carry_out_flags(tree, overrides)

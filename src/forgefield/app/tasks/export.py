@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.concluding import sample_of
 from forgefield.app.tasks.steps.datasets import open_asked
+from forgefield.app.tasks.steps.levels import handed_out
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import find_bundle, load_start
 from forgefield.app.tasks.steps.outcome import TaskResult, short, show
@@ -30,27 +33,29 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
     folder = config.run_dir / config.export.dir
     potential = load_start(config, choose_device(config.device, console))
     manifest, _ = read_manifest(find_bundle(config.start))
-    with disk_errors(folder):
-        artifact = export_artifacts(
-            potential,
-            folder,
-            targets=config.export.targets,
-            provenance=manifest.get("provenance", {}),
-            sample=_sample(config, potential),
-        )
-    worst = max(c.max_forces_error for c in artifact.certificates.values())
-    rows = [
-        ("model", f"{potential.backend}, {sum(p.numel() for p in potential.parameters()):,} parameters"),
-        ("checked", f"{', '.join(artifact.certificates)} agree with the model (forces within {worst:.1e} eV/Å)"),
-    ]
-    files = [folder / file["path"] for file in artifact.manifest["files"].values()]
-    files.append(folder / "manifest.json")
+    rows = [("model", f"{potential.backend}, {sum(p.numel() for p in potential.parameters()):,} parameters")]
+    files: list[Path] = []
+    for inside, model in handed_out(potential, config.export):
+        with disk_errors(folder):
+            artifact = export_artifacts(
+                model,
+                folder / inside,
+                targets=config.export.targets,
+                provenance=manifest.get("provenance", {}),
+                sample=_sample(config, model),
+            )
+        worst = max(c.max_forces_error for c in artifact.certificates.values())
+        agree = f"{', '.join(artifact.certificates)} agree with the model (forces within {worst:.1e} eV/Å)"
+        rows.append((f"checked{f', {inside}' if inside else ''}", agree))
+        files += [folder / inside / file["path"] for file in artifact.manifest["files"].values()]
+        files.append(folder / inside / "manifest.json")
+    shown = files[-1].parent
     following = [
         (
             "use it in Python, with ASE",
-            f"python -c \"from forgefield import ForgeField; ForgeField.load('{short(folder)}')\"",
+            f"python -c \"from forgefield import ForgeField; ForgeField.load('{short(shown)}')\"",
         ),
-        ("predict structures", f"forgefield infer --model {short(folder)} --data structures.xyz --out predictions"),
+        ("predict structures", f"forgefield infer --model {short(shown)} --data structures.xyz --out predictions"),
     ]
     return show(TaskResult(f"{config.name}: export", rows, files, following), console)
 

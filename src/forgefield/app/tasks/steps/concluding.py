@@ -17,6 +17,7 @@ from forgefield.app.tasks.steps.datasets import load_test_data, set_name
 from forgefield.app.tasks.steps.evaluating import write_evaluation
 from forgefield.app.tasks.steps.fitting import WORDS, checking_loader
 from forgefield.app.tasks.steps.further import names_in, unit_of
+from forgefield.app.tasks.steps.levels import handed_out, untrained_heads, without_untrained
 from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
 from forgefield.app.tasks.steps.run import Run
 from forgefield.core.errors import ModelError
@@ -26,6 +27,7 @@ from forgefield.data.parts import TrainingData
 from forgefield.export.artifact import export_artifacts
 from forgefield.export.calculator import ForgeField
 from forgefield.export.prediction import predict
+from forgefield.export.probes import bare
 from forgefield.models.potential import Potential
 from forgefield.train.evaluate import evaluate
 from forgefield.train.joining import team
@@ -44,7 +46,8 @@ def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResu
         return TaskResult("", [], [])
     test = load_test_data(run, potential.elements)
     metrics = judge(run, potential, data, test)
-    folder = hand_out(run, potential, sample_of(data.val or data.train), metrics)
+    trained = _trained(run, potential, data)
+    folder = hand_out(run, trained, sample_of(data.val or data.train), metrics)
     run.record.note(status="finished")
     with run.record.stage("report"):
         report = write_report(run.folder.root)
@@ -78,16 +81,34 @@ def hand_out(run: Run, potential: Potential, sample: Sequence[Structure], metric
         return None
     folder = run.folder.root / run.config.export.dir
     with run.record.stage("export"):
-        export_artifacts(
-            potential,
-            folder,
-            targets=run.config.export.targets,
-            provenance=provenance(run, metrics),
-            sample=sample,
-        )
-        in_ase = check_in_ase(folder, potential, sample[0], run.device)
-    run.record.note(artifacts=str(run.config.export.dir), ase_check=in_ase)
+        checks = {}
+        for inside, model in handed_out(potential, run.config.export):
+            export_artifacts(
+                model,
+                folder / inside,
+                targets=run.config.export.targets,
+                provenance=provenance(run, metrics),
+                sample=sample,
+            )
+            checks[inside] = check_in_ase(folder / inside, model, bare(sample[0], model.heads), run.device)
+    run.record.note(artifacts=str(run.config.export.dir), ase_check=checks.get("", checks))
     return folder
+
+
+def _trained(run: Run, potential: Potential, data: TrainingData) -> Potential:
+    """Return the model without the levels of theory that no structure trained; say which they are."""
+    seen = data.train, data.replay.train if data.replay is not None else None
+    if run.config.task == "finetune":
+        left = untrained_heads(potential, *seen)
+        if left:
+            say(run.console, f"note: no structure trained {', '.join(left)}: the shared network has changed under it")
+            run.record.note(untrained_heads=left)
+        return potential
+    trained, left = without_untrained(potential, *seen)
+    if left:
+        say(run.console, f"note: no structure trained {', '.join(left)}: left out of the artifacts")
+        run.record.note(untrained_heads=left)
+    return trained
 
 
 def check_in_ase(folder: Path, potential: Potential, structure: Structure, device: torch.device) -> dict[str, float]:
@@ -100,6 +121,7 @@ def check_in_ase(folder: Path, potential: Potential, structure: Structure, devic
         ModelError: they differ by more than rounding explains.
     """
     atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
+    atoms.info |= {"charge": structure.charge or 0.0, "multiplicity": structure.multiplicity or 1}
     atoms.calc = ForgeField.load(folder, device=str(device), head=structure.level or potential.heads[0])
     (expected,) = predict(potential, [structure])
     energy = abs(atoms.get_potential_energy() - expected.energy) / len(structure)

@@ -179,7 +179,9 @@ def check_heads(dataset: Dataset, heads: Sequence[str], setting: str) -> None:
             raise ModelError(what, structure.origin, f"set {setting} to one of them")
         if structure.level is not None and structure.level not in heads:
             what = f"belongs to head {structure.level!r}, which the model does not have"
-            raise ModelError(what, structure.origin, f"the model's heads: {listing}; {setting} sets one for all")
+            fix = f"the model's heads: {listing}; {setting} sets one for all"
+            fix += f"; task finetune adds it with finetune.head: {structure.level}" * (setting == "train.head_key")
+            raise ModelError(what, structure.origin, fix)
 
 
 def heads_of(dataset: Dataset) -> list[str]:

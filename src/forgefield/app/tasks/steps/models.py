@@ -21,6 +21,7 @@ from forgefield.data.reference import E0
 from forgefield.data.statistics import Statistics, measure
 from forgefield.models.architecture import ArchitectureContext
 from forgefield.models.bundle import MANIFEST, WEIGHTS, load_bundle
+from forgefield.models.dispersion import check_trained
 from forgefield.models.potential import Potential, build_potential
 
 ARCHITECTURES = "forgefield.models.architectures"
@@ -70,7 +71,8 @@ def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype:
         neighbours = given.avg_num_neighbors or neighbours
         scale = list(given.scale) if given.scale else scale
         shift = list(given.shift) if given.shift else [0.0] * len(heads)
-    return build_potential(
+    stated = {name: level.dispersion for name, level in config.data.fidelities.items()}
+    potential = build_potential(
         backend,
         settings,
         elements=elements,
@@ -81,9 +83,16 @@ def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype:
         shift=shift,
         physics=config.model.physics,
         fidelity=config.model.fidelity,
+        dispersion={name: value for name, value in stated.items() if name in heads},
         dtype=dtype,
         seed=config.train.seed,
     )
+    terms = {name: [bool(s) for s in term.scale.tolist()] for name, term in potential.physics.items()}
+    check_trained(terms, heads, stated)
+    if unknown := [name for name in stated if name not in heads]:
+        what = f"names {unknown[0]!r}, which no training structure belongs to"
+        raise ConfigError(what, "data.fidelities", f"levels of the data: {', '.join(heads)}")
+    return potential
 
 
 def cutoff_of(backend: str, settings: Settings) -> float:

@@ -63,6 +63,8 @@ def begin(run: Ordered, data: TrainingData) -> Start:
     loaded = load_start(run.config, run.device)
     growth = growth_for(run.config, loaded, data)
     potential = widen(loaded, growth)
+    stated = {name: level.dispersion for name, level in run.config.data.fidelities.items()}
+    potential.dispersion |= {name: value for name, value in stated.items() if name in potential.heads}
     check_heads(data.train, potential.heads, "train.head_key")
     if data.replay is not None:
         check_elements(data.replay.train, loaded.elements, "the loaded model")
