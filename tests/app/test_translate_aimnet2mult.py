@@ -41,9 +41,9 @@ class Aimnet2(Settings):
     nfeature: int = 16
     d2features: bool = True
     ncomb_v: int = 12
-    hidden: list[list[int]] = [[512, 380], [512, 380], [512, 380, 380]]
+    hidden: tuple[tuple[int, ...], ...] = ((512, 380), (512, 380), (512, 380, 380))
     aim_size: int = 256
-    energy_hidden: list[int] = [128, 128]
+    energy_hidden: tuple[int, ...] = (128, 128)
     num_charge_channels: int = 1
     moments_about: str = "origin"
 
@@ -62,10 +62,15 @@ STAND_INS = {"forgefield.models.architectures": {"aimnet2": Aimnet2}, "forgefiel
 def stand_ins(monkeypatch):
     """Settings of parts that this version may not have yet."""
     names, entry = Catalog.names, Catalog.entry
-    more = lambda self: [n for n in STAND_INS.get(self.package, {}) if n not in names(self)]
-    monkeypatch.setattr(Catalog, "names", lambda self: sorted([*names(self), *more(self)]))
-    made = lambda self, name: Entry(STAND_INS[self.package][name], object)
-    monkeypatch.setattr(Catalog, "entry", lambda self, n: made(self, n) if n in more(self) else entry(self, n))
+
+    def absent(catalog):
+        return [name for name in STAND_INS.get(catalog.package, {}) if name not in names(catalog)]
+
+    def found(catalog, name):
+        return Entry(STAND_INS[catalog.package][name], object) if name in absent(catalog) else entry(catalog, name)
+
+    monkeypatch.setattr(Catalog, "names", lambda catalog: sorted([*names(catalog), *absent(catalog)]))
+    monkeypatch.setattr(Catalog, "entry", found)
 
 
 @pytest.fixture
