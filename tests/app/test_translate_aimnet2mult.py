@@ -9,11 +9,13 @@ from typer.testing import CliRunner
 from forgefield.app.cli import app
 from forgefield.app.run import load_run
 from forgefield.app.translate.aimnet2mult.keys import KEYS, pattern_of
+from forgefield.app.translate.aimnet2mult.parameters import DECAYS, pairs
 from forgefield.app.translated_text import render
 from forgefield.app.translation import open_dialect, translate
 from forgefield.core.catalog import Catalog, Entry
 from forgefield.core.errors import ConfigError
 from forgefield.core.settings import Settings
+from forgefield.train.groups import NEVER_DECAY
 
 TRAIN = """\
 run_name: first
@@ -328,6 +330,20 @@ def test_groups_by_the_names_of_our_parameters(folder):
     assert "some levels alone" in lost(sheet)["optimizer.param_groups.one.re"]
     (folder / "train.yaml").write_text(TRAIN.replace("1: ccsd.h5", "1: '???'"))
     assert "model.fidelity" not in sheet_of(folder)[1].lines  # a placeholder is no level
+
+
+def test_names_of_parameters_are_those_of_our_model(folder):
+    """The table of names against the model itself: none is left out, none is invented."""
+    pytest.importorskip("forgefield.models.architectures.aimnet2")
+    from forgefield.models.architecture import ArchitectureContext
+
+    given, _, _ = sheet_of(folder)
+    entry = Catalog("forgefield.models.architectures").entry("aimnet2")
+    context = ArchitectureContext(elements=(1, 6, 8), heads=("fid0", "fid1"), avg_num_neighbors=5.0)
+    real = entry.build(entry.settings(num_charge_channels=2), context)
+    assert {here for _, here in pairs(given)} == {f"architecture.{name}" for name, _ in real.named_parameters()}
+    decaying = [name for name, p in real.named_parameters() if p.ndim > 1 and not NEVER_DECAY.search(name)]
+    assert decaying == [name for name, _ in real.named_parameters() if DECAYS.search(name)]
 
 
 @pytest.mark.parametrize(
