@@ -33,22 +33,32 @@ class EnergyToy(EnergyArchitecture):
     def __init__(self, settings, context):
         super().__init__()
         c = settings.channels
-        self.settings, self.needs = settings, Needs(settings.r_max)
-        self.embedding = nn.Parameter(torch.randn(len(context.elements), c))
+        self.settings, self.context, self.needs = settings, context, Needs(settings.r_max)
+        self.embedding = nn.Parameter(torch.randn(context.n_kinds, c))
+        self.levels = nn.Parameter(torch.zeros(context.n_embedded, c)) if context.n_embedded else None
         self.radial = nn.Sequential(nn.Linear(6, c), nn.SiLU(), nn.Linear(c, 2 * c))
         self.norm = nn.LayerNorm(c)
         self.mix = nn.Linear(c, c)
-        self.readout = nn.Linear(c, len(context.heads), bias=False)
+        self.readout = nn.Linear(c, context.n_readouts, bias=False)
         self.register_buffer("centres", torch.linspace(0.5, 3.5, 6), persistent=False)
 
     def head_parameters(self):
         return ["readout.weight"]
+
+    def indexed(self):
+        return {
+            "embedding": (self.context.kind_axis,),
+            "levels": ("heads",),
+            "readout.weight": (self.context.readout_axis,),
+        }
 
     def features(self, graph, vectors, species):
         r = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         switch = torch.clamp(1 - (r / self.settings.r_max) ** 2, min=0.0) ** 4
         scalar, vector = (self.radial(torch.exp(-((r - self.centres) ** 2))) * switch).chunk(2, 1)
         h, n, shape = self.embedding[species], graph.n_atoms, graph.table_sign.shape
+        if self.levels is not None:
+            h = h + self.levels[graph.head[graph.structure]]
         to_first = sum_by(scalar * h.index_select(0, graph.pair_second), graph.pair_first, n)
         h = h + to_first + sum_by(scalar * h.index_select(0, graph.pair_first), graph.pair_second, n)
         h = torch.tanh(self.mix(nn.functional.silu(self.norm(h))))
@@ -58,7 +68,7 @@ class EnergyToy(EnergyArchitecture):
         return h + (arrows**2).sum(1)
 
     def atom_energies(self, graph, vectors, species, counts):
-        head = graph.head.index_select(0, graph.structure)
+        head = self.readout_of(graph)
         energies = self.readout(self.features(graph, vectors, species))
         return energies.gather(1, head.unsqueeze(1)).squeeze(1)
 

@@ -119,7 +119,7 @@ class ArchitectureContext:
     @property
     def n_embedded(self) -> int:
         """Rows of a table of vectors that are added to the embedding of an atom by its head; 0: there is none."""
-        return len(self.heads) if self.fidelity.embedding == "added" and len(self.heads) > 1 else 0
+        return len(self.heads) if self.fidelity.embedding == "added" else 0
 
     @property
     def element_norm(self) -> int:

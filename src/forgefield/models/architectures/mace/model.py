@@ -59,9 +59,7 @@ class Mace(Architecture):
         for k in range(settings.num_interactions):
             last = k == settings.num_interactions - 1
             if last and k:
-                self.readouts.append(
-                    GatedReadout(c, n_heads, settings.mlp_width, context.head_norm if context.n_readouts > 1 else 1)
-                )
+                self.readouts.append(GatedReadout(c, n_heads, settings.mlp_width, context.readout_norm))
             elif last or not settings.use_last_readout_only:
                 self.readouts.append(LinearReadout(c, n_heads))
 

@@ -1,0 +1,157 @@
+"""What every architecture must satisfy where one model knows several levels of theory."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from energy_toy import ENTRY as ENERGY_TOY
+from test_architecture import BACKENDS, ELEMENTS, SMALL, crystal, molecule, predict
+
+from forgefield.graph.build import build_graph
+from forgefield.models.architecture import Fidelity
+from forgefield.models.bundle import load_bundle, save_bundle
+from forgefield.models.potential import ARCHITECTURES, build_potential
+from forgefield.models.widening import Growth, alone, widen
+
+HEADS = ("cc", "dft", "gfn")
+ENERGIES = {h: {1: -13.6 - k, 6: -1029.0, 8: -2041.0, 14: -7000.0} for k, h in enumerate(HEADS)}
+CHOICES = list(itertools.product((True, False), ("none", "added", "elements")))
+EXACT = 1e-9
+
+
+@pytest.fixture(scope="module", autouse=True)
+def catalog_with_toy():
+    inside = ARCHITECTURES.entry
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ARCHITECTURES, "entry", lambda name: ENERGY_TOY if name == "energy_toy" else inside(name))
+        yield
+
+
+def make(backend, readouts, embedding):
+    potential = build_potential(
+        backend,
+        ARCHITECTURES.entry(backend).settings.model_validate(SMALL.get(backend, {})),
+        elements=ELEMENTS,
+        heads=HEADS,
+        reference_energies=ENERGIES,
+        avg_num_neighbors=8.0,
+        scale=[1.3, 0.7, 1.0],
+        shift=[0.1, -0.2, 0.0],
+        fidelity=Fidelity(readouts=readouts, embedding=embedding),
+        dtype=torch.float64,
+        seed=3,
+    )
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, axes in potential.architecture.indexed().items():  # what begins at zero must not stay there
+            parameter = dict(potential.architecture.named_parameters()).get(name)
+            if parameter is not None and "heads" in axes:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
+    return potential
+
+
+@pytest.fixture(params=BACKENDS, scope="module")
+def backend(request):
+    return request.param
+
+
+@pytest.fixture(params=CHOICES, ids=lambda c: f"{'own' if c[0] else 'shared'}-{c[1]}", scope="module")
+def choice(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def potential(backend, choice):
+    return make(backend, *choice)
+
+
+def stated(structures):
+    """Structures with a charge and the multiplicity that goes with their electrons."""
+    return [dataclasses.replace(s, charge=int(s.numbers.sum()) % 2, multiplicity=1) for s in structures]
+
+
+def as_level(structure, head):
+    return dataclasses.replace(structure, head=head)
+
+
+def mixed():
+    """Three structures, one of each level, in an order that is not that of the levels."""
+    return stated([molecule(n=7, head="gfn"), crystal(head="cc"), molecule(2, n=9, head="dft")])
+
+
+def test_mixed_batches_equal_single_structures(potential):
+    structures = mixed()
+    together = predict(potential, *structures)
+    ends = np.cumsum([len(s) for s in structures])
+    for k, structure in enumerate(structures):
+        one = predict(potential, structure)
+        rows = slice(ends[k] - len(structure), ends[k])
+        assert abs(float(one.energy[0] - together.energy[k])) < EXACT
+        assert float((one.forces - together.forces[rows]).abs().max()) < EXACT
+        assert float((one.stress[0] - together.stress[k]).abs().max()) < EXACT
+
+
+def test_what_the_levels_share(potential, choice):
+    """Forces of one geometry differ between levels exactly where the settings give them something of their own."""
+    (molecule_,) = stated([molecule()])
+    readouts, embedding = choice
+    forces = {}
+    for head in ("cc", "dft"):
+        found = predict(potential, as_level(molecule_, head))
+        forces[head] = found.forces / float(potential.scale[potential.heads.index(head)])
+    same = float((forces["cc"] - forces["dft"]).abs().max()) < EXACT
+    assert same == (not readouts and embedding == "none")
+
+
+def test_a_level_alone_predicts_what_it_did(potential):
+    for head in HEADS:
+        one = alone(potential, head)
+        assert one.heads == [head]
+        for structure in stated([molecule(), crystal()]):
+            before, after = (predict(p, as_level(structure, head)) for p in (potential, one))
+            assert abs(float(before.energy - after.energy)) < EXACT
+            assert float((before.forces - after.forces).abs().max()) < EXACT
+
+
+def test_a_new_level_begins_as_the_one_it_copies(potential):
+    wide = widen(potential, Growth(elements={9: [8]}, heads={"mine": "dft"}))
+    for structure in stated([molecule(), crystal()]):
+        wanted = predict(potential, as_level(structure, "dft"))
+        for head in ("mine", "dft"):
+            found = predict(wide, as_level(structure, head))
+            assert abs(float(found.energy - wanted.energy)) < EXACT
+            assert float((found.forces - wanted.forces).abs().max()) < EXACT
+
+
+def test_only_rows_of_the_levels_of_a_batch_are_trained(potential):
+    structures = stated([molecule(head="cc"), crystal(head="cc")])
+    graph = build_graph(structures, potential.needs, heads=HEADS, dtype=torch.float64)
+    outputs = potential(graph)
+    loss = outputs.energy.sum() + (outputs.forces**2).sum()
+    architecture = potential.architecture
+    named = dict(architecture.named_parameters())
+    grads = dict(zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True))
+    counts = {"heads": (1, len(HEADS)), "kinds": (len(ELEMENTS), len(HEADS))}
+    seen = 0
+    for name, axes in architecture.indexed().items():
+        for axis, kind in enumerate(axes):
+            if kind not in counts or grads.get(name) is None:
+                continue
+            outer, inner = counts[kind]
+            rows = grads[name].unflatten(axis, (outer, inner, -1)).movedim(axis + 1, 0)
+            assert float(rows[0].abs().max()) > 0, name
+            assert float(rows[1:].abs().max()) == 0, name
+            seen += 1
+    assert seen or potential.context.fidelity == Fidelity(readouts=False)
+
+
+def test_disk_keeps_it(potential, tmp_path):
+    save_bundle(potential, tmp_path, provenance={})
+    again = load_bundle(tmp_path)
+    assert again.context.fidelity == potential.context.fidelity
+    for structure in mixed():
+        before, after = (predict(p, structure) for p in (potential, again))
+        assert torch.equal(before.energy, after.energy)
+        assert torch.equal(before.forces, after.forces)
