@@ -27,11 +27,13 @@ from forgefield.core.structure import Structure
 from forgefield.data.checks import check_labels
 from forgefield.data.conversion import convert
 from forgefield.data.dataset import Dataset, open_dataset
+from forgefield.data.loader import make_loader
 from forgefield.data.parts import open_training
 from forgefield.data.reader import Frames
 from forgefield.data.settings import DataSettings
 from forgefield.data.statistics import measure
 from forgefield.data.writers.store import StoreFile, StoreFileSettings
+from forgefield.graph.needs import Needs
 
 ASKED_GB, ASKED_FLAT, CUTOFF, NOISE = 2.0, 0.20, 5.0, 0.01
 
@@ -112,6 +114,15 @@ def work(source: Path, count: int, from_memory: bool, neighbours: bool) -> dict[
         for place in np.random.default_rng(0).permutation(count).tolist():
             assert everything[place].numbers.size
         clock.stage("read all in random order")
+        loader = make_loader(data.train, Needs(cutoff=CUTOFF), batch_size=32, shuffle=True)
+        for places in loader.places(0):
+            for place in places.tolist():
+                assert data.train[place].numbers.size
+        clock.stage("read in the loader's order")
+        if neighbours:
+            for batch in loader.batches(1):
+                assert len(batch.index)
+            clock.stage("an epoch of batches")
         return clock.found
 
 
@@ -122,7 +133,9 @@ def main() -> None:
     parser.add_argument(
         "--from-memory", action="store_true", help="convert structures that are made as they are asked for"
     )
-    parser.add_argument("--no-measure", action="store_true", help="leave out the statistics, which take half the time")
+    parser.add_argument(
+        "--no-measure", action="store_true", help="leave out statistics and batches, which take most of the time"
+    )
     parser.add_argument("--one", action="store_true", help="this process works itself and prints JSON")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()

@@ -107,7 +107,9 @@ def test_a_bad_file_ends_with_two(data):
 def test_what_should_be_looked_at(data, override, topic, expected):
     found = examine(GOOD, override)
     assert any(state == "warn" and expected in text for state, text in found[topic]), found
-    assert "error" not in states(found)
+    assert "error" not in states({name: rows for name, rows in found.items() if name != "doctor"})
+    doctor = "error" if "length_unit" in override else "ok"
+    assert [state for state, _ in found["doctor"]] == [doctor]
 
 
 def test_little_room_on_the_disk(data, monkeypatch):
@@ -172,3 +174,17 @@ def test_a_trained_model_is_loaded_and_compared(data):
     text = GOOD.replace("task: train", "task: finetune\nmodel_in: m")
     assert "error" not in states(examine(text))
     assert "no head 'dft'" in examine(EVALUATE, "model.head=dft")["model"][0][1]
+
+
+def test_what_the_doctor_finds_stops_unless_it_is_accepted(data):
+    found = examine(GOOD, "data.val=train.xyz")
+    state, text = found["doctor"][-1]
+    assert state == "error"
+    assert "leaked_duplicates" in text
+    assert "data.accept: [leaked_duplicates]" in text
+    found = examine(GOOD, "data.val=train.xyz", "data.accept=[leaked_duplicates, net_force]")
+    assert "error" not in states(found)
+    texts = [text for state, text in found["doctor"] if state == "note"]
+    assert any(text.startswith("accepted: leaked_duplicates") for text in texts)
+    assert any("net_force, which was not found" in text for text in texts)
+    assert [state for state, _ in examine()["doctor"]] == ["ok"]

@@ -47,7 +47,8 @@ def test_info_says_what_looks_wrong_and_what_was_asked(tmp_path):
     assert "positions in bohr" in err
     _, out, err = run("info", path, "--set", "data.length_unit=bohr")
     assert "length bohr" in out
-    assert "energy eV (taken for granted)" in out
+    assert "energy eV (not stated)" in out
+    assert "forces eV/bohr (not stated)" in " ".join(out.split())
     assert "positions in bohr" not in err
 
 

@@ -33,6 +33,19 @@ def frame(positions, energy=None, forces=None, extra="", symbols="OHH"):
     return f'{len(rows)}\nProperties={columns} {label}{extra} pbc="F F F"\n' + "\n".join(rows) + "\n"
 
 
+def springs(positions):
+    """Energy and forces of springs between the atoms."""
+    energy, forces = -2076.0, np.zeros((3, 3))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        vector = positions[j] - positions[i]
+        length = float(np.linalg.norm(vector))
+        stretch = length - float(np.linalg.norm(MOLECULE[j] - MOLECULE[i]))
+        energy += 20.0 * stretch**2
+        forces[j] -= 40.0 * stretch * vector / length
+        forces[i] += 40.0 * stretch * vector / length
+    return energy, forces
+
+
 def write_water(path, n=8, *, seed=0, scale=1.0, energy=True, forces=True, force_scale=1.0, atoms=False):
     """Write `n` distorted water molecules; `scale` stretches positions, `force_scale` the forces."""
     random = np.random.default_rng(seed)
@@ -42,9 +55,10 @@ def write_water(path, n=8, *, seed=0, scale=1.0, energy=True, forces=True, force
             text += frame(np.zeros((1, 3)), value, None, "config_type=IsolatedAtom", symbol)
     for _ in range(n):
         shift = random.normal(0.0, 0.05, (3, 3))
-        pull = -20.0 * shift * force_scale
-        energy_value = -2076.0 + 10.0 * float((shift**2).sum()) if energy else None
-        text += frame((MOLECULE + shift) * scale, energy_value, pull if forces else None)
+        energy_value, pull = springs(MOLECULE + shift)
+        text += frame(
+            (MOLECULE + shift) * scale, energy_value if energy else None, pull * force_scale if forces else None
+        )
     Path(path).write_text(text, encoding="utf-8")
     return Path(path)
 

@@ -16,8 +16,10 @@ from forgefield.data.conversion import convert
 from forgefield.data.dataset import Dataset, open_dataset
 from forgefield.data.label_names import LabelKeys, TargetKey
 from forgefield.data.store import shard_writer
+from forgefield.data.store.appender import StoreAppender
 from forgefield.data.store.frames import StoreFrames
 from forgefield.data.writer import WRITERS
+from forgefield.data.writers.store import StoreFile
 
 REAL = os.environ.get("FORGEFIELD_DATA")  # a folder of data sets; each is converted and back
 
@@ -244,6 +246,108 @@ def test_a_killed_one_can_be_begun_anew(tmp_path):
     assert len(open_dataset(out)) == 3
 
 
+@pytest.mark.parametrize("name", ["extxyz", "ase_db", "aselmdb"])
+def test_info_called_like_a_label_does_not_become_one(name, tmp_path):
+    out = tmp_path / {"extxyz": "a.xyz", "ase_db": "a.db", "aselmdb": "a.aselmdb"}[name]
+    one = Structure([1], np.zeros((1, 3)), info={"free_energy": -3.0, "mark": 7})
+    done = convert(Dataset.of([one]), writer(name, out), "")
+    (found,) = open_dataset(out)
+    assert dict(found.labels) == {}
+    assert found.info == {"info_free_energy": -3.0, "mark": 7}
+    assert "info 'free_energy' is written as 'info_free_energy', so that it is not read as a label" in done.notes
+
+
+def many_shards(path, count, seed):
+    convert(Dataset.of(molecules(count, seed)), writer("store", path), "")
+    return path
+
+
+def test_appending_is_all_or_nothing(tmp_path):
+    out, more = many_shards(tmp_path / "all.store", 5, 0), tmp_path / "more.xyz"
+    convert(Dataset.of(molecules(7, 1)), writer("extxyz", more), "")
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    whole = more.read_text()
+    more.write_text(whole + "3\n\nH 0 0 0\nH 0 0 0\nH 1 x 0\n")
+    failed = run(more, out, "--append")
+    assert failed.exit_code != 0
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    more.write_text(whole)
+    done = run(more, out, "--append")
+    assert done.exit_code == 0, done.output
+    assert "7 were appended to 5" in " ".join(done.output.split())
+    found = open_dataset(out)
+    assert len(found) == 12
+    assert found.fingerprint == Dataset.of([*molecules(5), *open_dataset(more)]).fingerprint
+    assert Dataset.of(list(found)).fingerprint == found.fingerprint
+    assert len(open_dataset(run(more, out, "--append") and out)) == 19  # again is again
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_an_append_that_was_killed_goes_on(tmp_path, monkeypatch, opened):
+    out, more = many_shards(tmp_path / "all.store", 5, 0), tmp_path / "more.store"
+    many_shards(more, 300, 1)
+    monkeypatch.setattr(shard_writer, "PENDING_BYTES", 10_000)
+    monkeypatch.setattr(shard_writer, "BLOCK_BYTES", 2_000)
+    real, seen = StoreAppender.add, []
+
+    def add(self, structure):
+        seen.append(structure)
+        if len(seen) == 200:
+            raise KeyboardInterrupt if not opened else MemoryError
+        real(self, structure)
+
+    monkeypatch.setattr(StoreAppender, "add", add)
+    monkeypatch.setattr(StoreAppender, "abandon", lambda self: (self._store._shard.close(), self._store._let_go()))
+    run(more, out, "--append")
+    assert len(seen) == 200
+    if opened:  # who reads in between takes in what was committed
+        assert 5 < len(open_dataset(out)) < 205
+    monkeypatch.undo()
+    done = run(more, out, "--append")
+    assert done.exit_code == 0, done.output
+    assert "were done by an earlier run" in done.output
+    found = open_dataset(out)
+    assert len(found) == 305
+    assert found.fingerprint == Dataset.of([*molecules(5), *molecules(300, 1)]).fingerprint
+    assert found.notes == ()
+
+
+def test_ctrl_c_between_a_structure_and_its_progress_loses_none(tmp_path, monkeypatch):
+    source, out = many_shards(tmp_path / "in.store", 300, 1), tmp_path / "out.store"
+    monkeypatch.setattr(shard_writer, "PENDING_BYTES", 10_000)
+    monkeypatch.setattr(shard_writer, "BLOCK_BYTES", 2_000)
+    real, seen = StoreFile.add, []
+
+    def add(self, structure):
+        seen.append(structure)
+        if len(seen) == 200:
+            raise KeyboardInterrupt
+        real(self, structure)
+
+    monkeypatch.setattr(StoreFile, "add", add)
+    run(source, out)
+    monkeypatch.undo()
+    assert "were done by an earlier run" in run(source, out).output
+    assert open_dataset(out).fingerprint == Dataset.of(molecules(300, 1)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["out.xyz", "--append"], "format extxyz cannot be appended to"),
+        (["all.store", "--append", "--overwrite"], "does not go with --overwrite, --restart or --with"),
+        (["all.store"], "is there already. Fix: remove it, choose another name, or give --overwrite, or --append"),
+    ],
+)
+def test_where_nothing_can_be_appended(tmp_path, words, message):
+    many_shards(tmp_path / "all.store", 2, 0)
+    convert(Dataset.of(molecules(2)), writer("extxyz", tmp_path / "out.xyz"), "")
+    convert(Dataset.of(molecules(2)), writer("extxyz", tmp_path / "in.xyz"), "")
+    found = run(tmp_path / "in.xyz", tmp_path / words[0], *words[1:])
+    assert found.exit_code != 0
+    assert message in " ".join(found.output.split())
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(REAL is None, reason="FORGEFIELD_DATA names no folder of data sets")
 def test_every_real_set_goes_to_the_store_and_back(tmp_path):
@@ -267,6 +371,52 @@ def test_every_real_set_goes_to_the_store_and_back(tmp_path):
         converted.append(path)
     print("\n".join(converted))
     assert len(converted) >= 15
+
+
+WRITTEN = {  # settings, and what a label may lose on the way there and back, relative to its size
+    "ase_db": ({}, 1e-15),
+    "aselmdb": ({}, 1e-15),
+    "size_grouped": ({"precision": "float64"}, 1e-15),
+    "pacemaker": ({}, 1e-15),
+}
+ENOUGH = 60  # structures of each set
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(REAL is None, reason="FORGEFIELD_DATA names no folder of data sets")
+@pytest.mark.parametrize("name", list(WRITTEN))
+def test_every_real_set_goes_through_every_writer(name, tmp_path):
+    options, loss = WRITTEN[name]
+    converted, refused = [], {}
+    for number, path in enumerate(_candidates()):
+        try:
+            found = open_dataset(path)
+            alike = [s for s, _ in zip(found, range(20 * ENOUGH), strict=False)]
+        except DataError:
+            continue
+        usual = {"energy", "forces", "stress"}
+        kinds = [(len(s.labels.keys() & usual), sorted(s.labels), not s.pbc.any()) for s in alike]
+        structures = [s for s, kind in zip(alike, kinds, strict=True) if kind == max(kinds)][:ENOUGH]
+        out = tmp_path / (
+            f"{number}" + {"pacemaker": ".pckl.gzip", "ase_db": ".db", "size_grouped": ".h5"}.get(name, "")
+        )
+        try:
+            convert(Dataset.of(structures), writer(name, out, **options), "")
+        except DataError as error:
+            refused[path] = str(error)
+            continue
+        for one, other in zip(structures, open_dataset(out), strict=True):
+            assert other.numbers.tolist() == one.numbers.tolist(), path
+            np.testing.assert_allclose(other.positions, one.positions, rtol=0, atol=1e-12)
+            there = usual & one.labels.keys()
+            assert there == usual & other.labels.keys(), path
+            for label in there:
+                bound = max(1e-12, loss * float(np.abs(one.labels[label]).max(initial=0)))
+                np.testing.assert_allclose(other.labels[label], one.labels[label], rtol=0, atol=bound, err_msg=path)
+        converted.append(path)
+    print(name, len(converted), *(f"{path}: {why}" for path, why in refused.items()), sep="\n")
+    assert len(converted) >= 12
+    assert all("Fix:" in why for why in refused.values())
 
 
 def _candidates():

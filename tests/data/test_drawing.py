@@ -130,3 +130,31 @@ def test_weights_are_given_once_and_positive(files):
     with pytest.raises(ForgeError, match=r"data.sampling.*finetune.replay decides"):
         config_of({"task": "finetune", "model_in": "m", "run_dir": "r", "data": {"train": "a", "sampling": "balanced"},
                    "finetune": {"replay": {"data": "b"}}})  # fmt: skip
+
+
+def test_weights_of_levels_are_frequencies(tmp_path):
+    """One file with both levels, and a second with more of one: the share is that of the level, not of the file."""
+    for name, marks in (("both", ["dft", "cheap", "cheap"] * 4), ("more", ["dft"] * 5)):
+        frames = [f"2\nenergy={k} fidelity={mark}\nH 0 0 0\nH 0 0 1\n" for k, mark in enumerate(marks)]
+        (tmp_path / f"{name}.xyz").write_text("".join(frames))
+    sources = [tmp_path / "both.xyz", tmp_path / "more.xyz"]
+    draws = opened(tmp_path, sources, sampling={"dft": 1, "cheap": 3}, draws_per_epoch=1000)
+    data = open_training(DataSettings(train=sources, val_fraction=0)).train
+    level = np.array([structure.level for structure in data])
+    drawn = np.concatenate([draws.order(epoch) for epoch in range(100)])
+    assert len(drawn) == 100_000
+    assert (level[drawn] == "cheap").mean() == pytest.approx(0.75, abs=0.01)
+    with pytest.raises(DataError, match="no weight for the fidelity cheap"):
+        opened(tmp_path, sources, sampling={"dft": 1})
+
+
+def test_batches_of_one_level(tmp_path):
+    made = [Structure([1] * (1 + k % 3), np.eye(3)[: 1 + k % 3], fidelity="ab"[k % 2]) for k in range(20)]
+    data = Dataset.of(made)
+    for limits in (Limits(4, same_fidelity=True), Limits(atoms=9, same_size=True, same_fidelity=True)):
+        loader = make_loader(data, Needs(3.0), limits=limits, heads=("a", "b"), shuffle=True)
+        batches = [batch.index.tolist() for batch in loader.batches(1)]
+        assert sorted(k for batch in batches for k in batch) == list(range(20))
+        assert all(len({k % 2 for k in batch}) == 1 for batch in batches)
+        if limits.same_size:
+            assert all(len({k % 3 for k in batch}) == 1 for batch in batches)

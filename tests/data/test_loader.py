@@ -1,5 +1,3 @@
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -83,7 +81,6 @@ def test_the_order_depends_on_seed_and_epoch_only(dataset):
     assert sorted(order(0, 0)) == list(range(11))
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) == order(0, 0, batch_size=3)
-    assert order(0, 0) == order(0, 0, num_workers=2)
     assert len({tuple(order(s, e)) for s in (0, 1) for e in (0, 1, 2)}) == 6
     assert order(3, 2) == [7, 0, 1, 4, 10, 9, 2, 6, 8, 3, 5]  # pinned: old runs resume in the same order
 
@@ -96,29 +93,6 @@ def test_an_epoch_can_be_entered_in_the_middle(dataset):
         assert len(rest) == len(whole) - start
         for one, other in zip(whole[start:], rest, strict=True):
             same(one, other)
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_nothing(dataset, workers):
-    plain = make_loader(dataset, NEEDS, batch_size=2, shuffle=True, dtype=torch.float64)
-    ahead = make_loader(dataset, NEEDS, batch_size=2, shuffle=True, dtype=torch.float64, num_workers=workers)
-    for epoch in range(2):
-        for one, other in zip(plain.batches(epoch), ahead.batches(epoch), strict=True):
-            same(one, other)
-
-
-def test_workers_stop_when_the_batches_are_left(dataset):
-    before = threading.active_count()
-    batches = make_loader(dataset, NEEDS, batch_size=1, num_workers=2).batches()
-    next(batches)
-    batches.close()
-    assert threading.active_count() == before
-
-
-def test_an_error_in_a_worker_reaches_the_loop(dataset):
-    broken = Dataset.of([*frames(4), frames(1)[0].__class__([1, 1], np.zeros((2, 3)), head="none")])
-    with pytest.raises(DataError, match="head 'none'"):
-        list(make_loader(broken, NEEDS, batch_size=2, num_workers=2, heads=["a", "b"]).batches())
 
 
 def test_graph_and_labels_belong_together(dataset):

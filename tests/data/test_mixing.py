@@ -5,6 +5,7 @@ import pytest
 
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
+from forgefield.data.batching import Limits
 from forgefield.data.dataset import Dataset
 from forgefield.data.loader import make_loader
 from forgefield.data.mixing import Mixture, OldFrames, drawn_of, spread
@@ -54,6 +55,64 @@ def test_the_loader_follows_the_mixture():
     seen = [i for batch in loader.batches(1) for i in batch.index.tolist()]
     assert seen == mixture.order(1).tolist()
     assert [batch.index.tolist() for batch in loader.batches(1, start=1)] == [seen[4:]]
+
+
+def chain(n, k):
+    return Structure(np.full(n, 1), np.arange(3.0 * n).reshape(n, 3), labels={"energy": -k})
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(atoms=40),
+        Limits(edges=60),
+        Limits(6, atoms=40),
+        Limits(atoms=40, same_size=True),
+        Limits(atoms=20, oversize="alone"),
+    ],
+    ids=str,
+)
+def test_under_budgets_every_epoch_has_all_new_structures(limits):
+    random = np.random.default_rng(3)
+    sizes = [*random.integers(2, 9, 40).tolist(), *random.permutation([2] * 40 + [24] * 10).tolist()]
+    data = Dataset.of([chain(n, k) for k, n in enumerate(sizes)])
+    loader = make_loader(data, Needs(cutoff=6.0), limits=limits, mixture=Mixture(40, 50, 25, 1), shuffle=True)
+    drawn = np.zeros(90, dtype=int)
+    for epoch in range(40):
+        batches = loader.places(epoch)
+        assert len(batches) == len(loader)
+        assert min(map(len, batches)) > 0
+        for places in batches:
+            atoms = [sizes[k] for k in places]
+            assert len(places) == 1 or limits.atoms is None or sum(atoms) <= limits.atoms
+            assert limits.structures is None or len(places) <= limits.structures
+            assert not limits.same_size or len(set(atoms)) == 1
+        counts = np.bincount(np.concatenate(batches), minlength=90)
+        assert (counts[:40] == 1).all()  # none is left out, none comes twice
+        assert counts.max() == 1
+        assert counts[40:].sum() >= 22
+        drawn += counts
+    assert drawn[40:].sum() >= 0.98 * 40 * 25
+    assert drawn[40:].min() >= 17  # of 20 turns each
+
+
+def test_where_large_old_structures_take_the_room_it_is_old_ones_that_are_left_out():
+    data = Dataset.of([chain(n, n) for n in [10] * 10 + [20, 3] * 100])
+    for limits in (Limits(atoms=20), Limits(atoms=20, same_size=True)):
+        loader = make_loader(data, Needs(1.5), limits=limits, mixture=Mixture(10, 200, 10, 4), shuffle=True)
+        drawn = [np.concatenate(loader.places(epoch)) for epoch in range(100)]
+        assert {len(loader.places(epoch)) for epoch in range(100)} == {len(loader)}
+        assert all(sorted(places[places < 10].tolist()) == list(range(10)) for places in drawn)
+        assert min(map(len, drawn)) < 20  # there are epochs that do not fit
+
+
+def test_under_a_budget_every_batch_has_its_share():
+    data = Dataset.of(molecules(60) + molecules(50))
+    loader = make_loader(data, Needs(3.0), limits=Limits(atoms=16), mixture=Mixture(60, 50, 20, 5), shuffle=True)
+    for epoch in range(5):
+        old = [int((places >= 60).sum()) for places in loader.places(epoch)]
+        assert sum(old) == 20
+        assert set(old) == {1, 2} if len(old) > 10 else {2}
 
 
 def test_how_many_are_drawn():

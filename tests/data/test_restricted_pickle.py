@@ -246,6 +246,12 @@ def test_a_damaged_record(cut):
         load_record(data[: -cut * 5], "x")
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_name_with_a_backslash_is_refused_without_a_warning():
+    with pytest.raises(DataError, match="unknown pickle refused"):
+        load_record(b"c\\q\nname\n.", "x")
+
+
 def test_random_bytes_never_do_anything_else_than_fail(ran):
     random = np.random.default_rng(0)
     whole = bytearray(pickle.dumps({"pos": torch.zeros(2, 3), "n": np.arange(3)}))

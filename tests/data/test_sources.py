@@ -1,5 +1,8 @@
 """Sources of one data set with names, units and marks of their own."""
 
+import pickle
+
+import lmdb
 import numpy as np
 import pytest
 
@@ -64,6 +67,59 @@ def test_structures_that_cannot_be_used_may_be_left_out(tmp_path):
     (note,) = found.notes
     assert "2 of 5 structures are left out" in note
     assert "frame 1" in note
+
+
+def test_damaged_frames_among_those_that_are_looked_at_first_may_be_left_out(tmp_path):
+    store = tmp_path / "records.lmdb"
+    environment = lmdb.open(str(store), subdir=False, map_size=2**20, lock=False)
+    good = {"pos": np.eye(3)[:2], "cell": np.eye(3) * 9, "atomic_numbers": np.array([8.0, 1.0]), "natoms": 2, "y": -1.5}
+    with environment.begin(write=True) as transaction:
+        for k in range(6):
+            transaction.put(str(k).encode(), b"damaged" if k in (0, 3) else pickle.dumps(good))
+        transaction.put(b"length", pickle.dumps(6))
+    environment.close()
+    with pytest.raises(DataError, match="record 0"):
+        open_part(DataSettings(train=str(store)), "train")
+    found = open_part(DataSettings(train=str(store), on_error="skip"), "train")
+    assert [float(s.labels["energy"]) for s in found] == [-1.5] * 4
+    assert any("2 of 6 structures are left out" in note for note in found.notes)
+
+
+PAIR = "2\nProperties=species:S:1:pos:R:3 energy={}\nH 0 0 0\nH 0 0 {}\n"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kept", "words"),
+    [
+        (PAIR.format(9, 1).replace("2\n", "3\n", 1), [0, 1, 3, 4], "frame 2"),
+        (PAIR.format(9, 1).replace("2\n", "1\n", 1), [0, 1, 3, 4], "frame 2 may be too small"),
+        (PAIR.format(9, 1).replace("2\n", "9\n", 1), [0, 1, 3, 4], "frame 2"),
+        (PAIR.format(9, 1).replace("2\n", "two\n", 1), [0, 1, 3, 4], "expected a count"),
+        (PAIR.format(9, 1).replace("H 0 0 0\n", ""), [0, 1, 3, 4], "frame 2"),
+    ],
+)
+def test_frames_with_a_wrong_count_of_atoms_may_be_left_out(tmp_path, wrong, kept, words):
+    texts = [PAIR.format(k, 1 + k) if k != 2 else wrong for k in range(5)]
+    (tmp_path / "a.xyz").write_text("".join(texts))
+    with pytest.raises(DataError):
+        open_part(DataSettings(train=str(tmp_path / "a.xyz")), "train")
+    found = open_part(DataSettings(train=str(tmp_path / "a.xyz"), on_error="skip"), "train")
+    assert [float(s.labels["energy"]) for s in found] == kept
+    assert all(s.positions[1, 2] == 1 + s.labels["energy"] for s in found)
+    (note,) = found.notes
+    assert "1 frames whose atoms do not fit their count are left out" in note
+    assert words in note
+    assert found[len(found) - 1].origin == "a.xyz: frame 4"
+
+
+def test_a_file_that_was_cut_off_keeps_its_whole_frames(tmp_path):
+    text = "".join(PAIR.format(k, 1 + k) for k in range(4))
+    (tmp_path / "a.xyz").write_text(text[:-9])
+    found = open_part(DataSettings(train=str(tmp_path / "a.xyz"), on_error="skip"), "train")
+    assert [float(s.labels["energy"]) for s in found] == [0, 1, 2]
+    (tmp_path / "b.xyz").write_text("3\nenergy=1\nH 0 0 0\n")
+    with pytest.raises(DataError, match=r"no frame can be read.*ends after"):
+        open_part(DataSettings(train=str(tmp_path / "b.xyz"), on_error="skip"), "train")
 
 
 def test_charge_spin_and_fidelity_are_read(tmp_path):

@@ -70,7 +70,12 @@ def test_parts_of_split_json(tmp_path):
     (copy / "other.json").write_text('{"train": [4, 2]}')
     frames = selected(copy, "other:train")
     assert [frames[k].origin for k in range(2)] == ["data.lmdb: record 4", "data.lmdb: record 2"]
-    for text, match in (('{"train": [5]}', "record 5 of 5"), ('{"train": "all"}', "no list"), ("[", "JSON")):
+    for text, match in (
+        ('{"train": [5]}', "record 5 of 5"),
+        (json.dumps({"train": [10**30]}), "record 1000"),
+        ('{"train": "all"}', "no list"),
+        ("[", "JSON"),
+    ):
         (copy / "other.json").write_text(text)
         with pytest.raises(DataError, match=match):
             selected(copy, "other:train")

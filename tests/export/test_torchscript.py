@@ -56,6 +56,16 @@ def test_equals_eager(kind, module, potential, make_atoms, as_structure):
         assert np.abs(expected.forces).max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["ethanol", "silicon"])
+def test_a_float32_file_keeps_its_digits_far_from_the_origin(kind, make_potential, make_atoms, as_structure, tmp_path):
+    potential, atoms = make_potential(torch.float32), make_atoms(kind)
+    TorchScriptTarget().write(potential, tmp_path / "model.pt", as_structure(atoms))
+    (expected,) = predict(potential, [as_structure(atoms)])
+    atoms.positions += 1000.0
+    found = load(tmp_path / "model.pt")(*inputs(atoms))["forces"].numpy()
+    assert np.abs(found - expected.forces).max() <= 1e-6 * np.abs(expected.forces).max()
+
+
 @pytest.mark.parametrize("kind", ["ethanol", "triclinic"])
 def test_order_of_edges_and_longer_lists_do_not_matter(kind, module, potential, make_atoms, as_structure):
     atoms = make_atoms(kind)

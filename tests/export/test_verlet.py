@@ -80,7 +80,7 @@ def test_a_kept_graph_equals_a_new_one(kind, potential, make_atoms, as_structure
     """Along a walk in which pairs come and go, the kept graph is the one that would be built from a fresh search."""
     structure = as_structure(make_atoms(kind))
     random = np.random.default_rng(3)
-    moving = MovingGraph(potential.cutoff, skin=0.6)
+    moving = MovingGraph(potential.needs, skin=0.6)
     for _ in range(40):
         (found,) = predict_graph(potential, moving.graph(structure, potential), [structure])
         (expected,) = predict(potential, [structure])
@@ -94,15 +94,27 @@ def test_a_kept_graph_equals_a_new_one(kind, potential, make_atoms, as_structure
 
 def test_only_positions_are_put_in_anew_while_the_pairs_stay(potential, make_potential, make_atoms, as_structure):
     structure = as_structure(make_atoms("silicon"))
-    moving = MovingGraph(potential.cutoff, skin=0.5)
+    moving = MovingGraph(potential.needs, skin=0.5)
     first = moving.graph(structure, potential)
     second = moving.graph(moved(structure, structure.positions + 1e-4), potential)
     assert moving.builds == 1
     assert all(a is b for name, a, b in zip(first._fields, first, second, strict=True) if name != "positions")
     assert not np.array_equal(first.positions.numpy(), second.positions.numpy())
     single = make_potential(torch.float32)
-    assert moving.graph(structure, single).positions.dtype == torch.float32
+    assert moving.graph(structure, single).table_sign.dtype == torch.float32
     assert moving.builds == 2
+
+
+@pytest.mark.parametrize("kind", ["ethanol", "silicon"])
+def test_a_kept_float32_graph_far_from_the_origin_gives_the_same_forces(kind, make_potential, make_atoms, as_structure):
+    potential, structure = make_potential(torch.float32), as_structure(make_atoms(kind))
+    moving, start = MovingGraph(potential.needs, skin=0.6), structure.positions + 1000.0
+    moving.graph(moved(structure, start), potential)
+    step = np.random.default_rng(0).normal(0, 1e-3, start.shape)
+    (found,) = predict_graph(potential, moving.graph(moved(structure, start + step), potential), [structure])
+    (expected,) = predict(potential, [moved(structure, structure.positions + step)])
+    assert moving.builds == 1
+    assert np.abs(found.forces - expected.forces).max() <= 1e-6 * np.abs(expected.forces).max()
 
 
 def test_positions_must_be_numbers(make_atoms, as_structure):

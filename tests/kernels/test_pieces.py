@@ -36,15 +36,19 @@ def potential(**shape):
 
 
 @pytest.mark.parametrize("shape", [{}, {"interaction": "density_residual", "num_interactions": 3}])
-@pytest.mark.parametrize("pairs", [1, 7, 20])
-def test_pieces_equal_the_whole(shape, pairs, monkeypatch):
+@pytest.mark.parametrize(("pairs", "kept"), [(1, 0), (7, 0), (20, 0), (7, 2**30)])
+def test_pieces_equal_the_whole(shape, pairs, kept, monkeypatch):
     model, graph = potential(**shape), two_structures()
     n_paths = max(len(layer.edge.paths) for layer in model.architecture.layers)
     with torch.no_grad():
         whole = model(graph)
+        monkeypatch.setattr(mace, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(mace, "KEPT_BYTES", kept)
+        monkeypatch.setattr(mace, "PIECE_PAIRS", pairs)
         monkeypatch.setattr(mace, "PIECE_BYTES", pairs * n_paths * 8 * 8)
         assert compiled(graph.positions)
-        cut = model.architecture._pieces(graph, torch.zeros(graph.pair_first.shape[0], 8).double(), torch.zeros(1, 16))
+        basis, harmonics = (torch.zeros(graph.pair_first.shape[0], n).double() for n in (8, 16))
+        cut = model.architecture._pieces(graph, basis, harmonics)
         assert len(cut) > 1
         pieces = model(graph)
     for a, b in zip(whole, pieces, strict=True):

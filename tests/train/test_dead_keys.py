@@ -10,7 +10,6 @@ import dataclasses
 import io
 import json
 import sys
-import threading
 import types
 from typing import Any, get_args
 
@@ -26,8 +25,8 @@ from forgefield.app.run import RunConfig, config_of
 from forgefield.app.tasks.steps.fitting import checking_loader, training_loader
 from forgefield.core.errors import ForgeError
 from forgefield.core.structure import Structure
+from forgefield.data import loader
 from forgefield.data.dataset import Dataset
-from forgefield.data.loader import Loader
 from forgefield.train import compilation, cycles, recorder
 from forgefield.train.keys import records as record_keys
 from forgefield.train.loop import fit
@@ -151,12 +150,12 @@ def keys_of(block, prefix=""):
 @pytest.fixture
 def world(monkeypatch):
     """Spies at the places where effects leave no trace in files; two trackers that note what they are told."""
-    seen = {"threads": set(), "saved": [], "told": [], "bars": [], "compiled": []}
-    real_build, real_save, real_bar = Loader.build, cycles.save_checkpoint, recorder._make_bar
+    seen = {"processes": set(), "saved": [], "told": [], "bars": [], "compiled": []}
+    real_crew, real_save, real_bar = loader.Crew, cycles.save_checkpoint, recorder._make_bar
 
-    def build(self, places):
-        seen["threads"].add(threading.current_thread().name.split("_")[0])
-        return real_build(self, places)
+    def crew(builder, count):
+        seen["processes"].add(count)
+        return real_crew(builder, count)
 
     def save(folder, state, stamp, *rest, **more):
         seen["saved"].append((folder.name, state.progress.update))
@@ -170,7 +169,7 @@ def world(monkeypatch):
         def __init__(self, potential, *rest):
             raise ForgeError("compiling was tried")
 
-    monkeypatch.setattr(Loader, "build", build)
+    monkeypatch.setattr(loader, "Crew", crew)
     monkeypatch.setattr(cycles, "save_checkpoint", save)
     monkeypatch.setattr(recorder, "_make_bar", make_bar)
     monkeypatch.setattr(compilation, "CompiledPotential", Compiled)

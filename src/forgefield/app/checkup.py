@@ -19,6 +19,7 @@ from forgefield.app.portrait import Portrait, look_at, warnings
 from forgefield.app.run import RunConfig
 from forgefield.app.run_rules import PREDICTING, TRAINING
 from forgefield.app.tasks.steps.datasets import check_heads, check_some_label, heads_of, open_asked, trained_quantities
+from forgefield.app.tasks.steps.examining import look_at_training_data
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import cutoff_of, find_bundle, load_start
 from forgefield.app.tuning_check import look_at_start
@@ -192,10 +193,15 @@ class Checkup:
         needed = trained_quantities(self.config.train)
         self._portray("data.train", data.train, needed)
         if data.val is not None:
-            split = "" if self.config.data.val else f" (taken from data.train, seed {self.config.data.split_seed})"
+            how = f"seed {self.config.data.split_seed}"
+            if data.split is not None and data.split.method.startswith("as "):
+                how = data.split.method
+            split = "" if self.config.data.val else f" (taken from data.train, {how})"
             self._portray("data.val", data.val, needed, split)
         else:
             self._add("data.val", "warn", "no validation data: the best epoch is chosen on the training data")
+        if self.config.task != "resume":
+            self._try("doctor", lambda: self._doctor(data))
         known = data.train.elements() if start is None else start.elements
         owner = "the training data" if start is None else "the model"
         if start is not None and self.config.task == "finetune":
@@ -208,6 +214,17 @@ class Checkup:
         self._test(data, known, owner)
         if start is not None or self.config.task == "train":
             self._try("statistics", lambda: self._measure(data, start))
+
+    def _doctor(self, data: TrainingData) -> None:
+        """Look for what would poison the model, as the run will before it trains."""
+        result = look_at_training_data(data, self.config.data.accept)
+        for text in result.remarks:
+            self._add("doctor", "note", text)
+        for text in result.warnings:
+            self._add("doctor", "warn", text)
+        result.check()
+        if not result.warnings:
+            self._add("doctor", "ok", f"nothing that would spoil the model in {result.looked_at:,} structures")
 
     def _finetuning(self, data: TrainingData) -> None:
         """Make the model that fine-tuning would begin with, and measure the data as the task would."""
@@ -253,6 +270,8 @@ class Checkup:
             self._add("E0s", "note", note)
 
     def _test(self, data: TrainingData, known: list[int], owner: str) -> None:
+        if data.test is not None:
+            self._portray("data.split.test", data.test, (), " (a part of data.train)")
         if not self.config.data.test:
             return
         with self._guard("data.test"):

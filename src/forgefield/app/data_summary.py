@@ -13,7 +13,7 @@ from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
 from forgefield.data.isolated import is_isolated
 from forgefield.data.label_names import AUTO
-from forgefield.data.label_units import INTERNAL
+from forgefield.data.label_units import INTERNAL, LabelUnits
 from forgefield.data.reader import Frames
 from forgefield.data.trajectories import TrajectoryFinder
 
@@ -107,7 +107,7 @@ def plain(dataset: Dataset) -> dict[str, Any]:
 
 
 def told_units(part: Frames) -> str:
-    """Return the units a source is read by, and which of them nobody has named."""
+    """Return the units a source is read by, those of its labels that nobody has named as "not stated"."""
     if part.units is None:
         return "eV, Å and e, as they are kept"
     parts = []
@@ -115,6 +115,11 @@ def told_units(part: Frames) -> str:
         value = getattr(part.units, name)
         if value not in (AUTO, None):
             parts.append(f"{name.replace('_', ' ')} {value}")
-        elif name in ("energy", "length"):
-            parts.append(f"{name} {INTERNAL[name]} (taken for granted)")
+        elif name in ("energy", "length") or part.chosen.get(name.removesuffix("_sign")) is not None:
+            parts.append(f"{name.replace('_', ' ')} {_usual(part.units, name)} (not stated)")
     return ", ".join(parts)
+
+
+def _usual(units: LabelUnits, name: str) -> str:
+    """What a unit or sign that nobody has named is taken for."""
+    return INTERNAL.get(name, f"{units.settled('energy')}/{units.settled('length')}")

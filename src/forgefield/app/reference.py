@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
+from forgefield.app.physics_block import PHYSICS
 from forgefield.app.run import ARCHITECTURES, RunConfig
 from forgefield.app.settings_help import FieldHelp, field_help, nearest, visible, walk
 from forgefield.core.catalog import Catalog
@@ -85,6 +86,13 @@ def architectures() -> dict[str, type[Settings]]:
 
 
 @functools.cache
+def physics_terms() -> dict[str, type[Settings]]:
+    """Return the settings class of every physics term."""
+    catalog = Catalog(PHYSICS)
+    return {name: catalog.entry(name).settings for name in catalog.names()}
+
+
+@functools.cache
 def all_keys() -> dict[str, FieldHelp]:
     """Return the help of every key by dotted path; architecture keys stand under model.<name>."""
     table = {
@@ -92,18 +100,17 @@ def all_keys() -> dict[str, FieldHelp]:
         for path, _, field in walk(RunConfig)
     }
     for name, settings in architectures().items():
-        summary = (settings.__doc__ or "").strip().splitlines()[0]
-        table[f"model.{name}"] = FieldHelp(
-            f"model.{name}",
-            summary,
-            "a block of keys, beside the reserved ones",
-            "its own keys' defaults",
-            (),
-            settings,
-        )
-        for key, field in visible(settings).items():
-            table[f"model.{name}.{key}"] = field_help(key, field, f"model.{name}.")
+        _add_block(table, f"model.{name}", settings, "a block of keys, beside the reserved ones")
+    for name, settings in physics_terms().items():
+        _add_block(table, f"model.physics.{name}", settings, "a block of keys")
     return table
+
+
+def _add_block(table: dict[str, FieldHelp], path: str, settings: type[Settings], expected: str) -> None:
+    summary = (settings.__doc__ or "").strip().splitlines()[0]
+    table[path] = FieldHelp(path, summary, expected, "its own keys' defaults", (), settings)
+    for key, field in visible(settings).items():
+        table[f"{path}.{key}"] = field_help(key, field, f"{path}.")
 
 
 def look_up(key: str) -> list[FieldHelp]:
@@ -171,6 +178,9 @@ def render_reference() -> str:
                 summary = " ".join((settings.__doc__ or "").split())
                 text = f"{summary} These keys stand directly under `model:`.\n"
                 parts.append(_section(f"`model` with `backend: {name}`", keys_of(f"model.{name}"), text))
+            for name, settings in physics_terms().items():
+                summary = " ".join((settings.__doc__ or "").split())
+                parts.append(_section(f"`model.physics.{name}`", keys_of(f"model.physics.{name}"), f"{summary}\n"))
     return "\n".join(parts)
 
 
@@ -204,4 +214,5 @@ def _section(title: str, keys: list[FieldHelp], text: str) -> str:
 def missing_descriptions() -> list[str]:
     """Return the dotted paths of settings without a description (a test keeps this empty)."""
     blocks = [("", RunConfig), *((f"model.{name}.", settings) for name, settings in architectures().items())]
+    blocks += [(f"model.physics.{name}.", settings) for name, settings in physics_terms().items()]
     return [path for prefix, block in blocks for path, _, field in walk(block, prefix) if not field.description]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from forgefield.app.reference import architectures
+from forgefield.app.reference import architectures, physics_terms
 from forgefield.app.run import RunConfig
 from forgefield.app.settings_help import aliases, block_of, describe, visible
 
@@ -39,6 +39,7 @@ def run_schema() -> dict[str, Any]:
         for key, schema in _finish(settings, free, "")["properties"].items():
             note = f"{schema.get('description', '')} (backend {backend})"
             _add_property(model["properties"], key, schema | {"description": note})
+    model["properties"]["physics"] = _terms(model["properties"]["physics"], definitions)
     single = run["properties"]
     runs = {
         "type": "array",
@@ -55,6 +56,17 @@ def run_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": {name: definitions[name] for name in sorted(definitions) if name not in ("ModelJson", "Settings")},
     }
+
+
+def _terms(entry: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of the physics terms by name."""
+    found = {}
+    for name, settings in physics_terms().items():
+        schema = settings.model_json_schema(mode="validation")
+        definitions |= schema.pop("$defs", {})
+        found[name] = {"anyOf": [_finish(settings, schema, ""), {"type": "null"}]}
+    text = {key: entry[key] for key in ("description", "default") if key in entry}
+    return {"type": "object", "properties": found, "additionalProperties": False, **text}
 
 
 def _blocks(block: type[BaseModel], prefix: str) -> list[tuple[type[BaseModel], str]]:

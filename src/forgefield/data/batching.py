@@ -148,10 +148,18 @@ class Packed(Batching):
         extents: of the structures of the data set.
         epochs: places of the structures of the first epochs; a single one where all epochs hold the same structures.
         seed: of the draws.
+        kept: structures that every epoch has and that must find room, by place, (n,) bool; others are spread evenly.
     """
 
-    def __init__(self, limits: Limits, extents: Extents, epochs: Sequence[np.ndarray], seed: int) -> None:
-        self._measured, self._seed = _Measured(limits, extents), seed
+    def __init__(
+        self,
+        limits: Limits,
+        extents: Extents,
+        epochs: Sequence[np.ndarray],
+        seed: int,
+        kept: np.ndarray | None = None,
+    ) -> None:
+        self._measured, self._seed, self._kept = _Measured(limits, extents), seed, kept
         self._same = len(epochs) == 1
         self._rooms: dict[int, int] = {}
         if self._same:
@@ -161,6 +169,8 @@ class Packed(Batching):
         else:
             needed = max(self._needed(places) for places in epochs)
             self._count = min(int(np.ceil(_MARGIN * needed)), *(len(places) for places in epochs))
+            if kept is not None:
+                self._count = max(self._count, self._needed(np.flatnonzero(kept)))
 
     @property
     def count(self) -> int:
@@ -174,12 +184,26 @@ class Packed(Batching):
         draws less than planned.
         """
         random = np.random.default_rng([self._seed, epoch, 7])
-        found = [order[k : k + 1] for k in np.flatnonzero(self._measured.alone[order])]
-        groups = self._measured.groups(order)
-        for group, n_bins in zip(groups, self._bins(groups, self._count - len(found)), strict=True):
-            found += self._spread(group, n_bins, random)
+        found = self._packed(order, random)
+        if self._kept is not None and not self._has_kept(found[: self._count]):
+            first = self._kept[order]
+            found = self._packed(order[first], random, fewest=True) + self._packed(order[~first], random, fewest=True)
         found = _split_up(found, self._count)
         return [found[k] for k in random.permutation(len(found))]
+
+    def _packed(self, order: np.ndarray, random: np.random.Generator, *, fewest: bool = False) -> list[np.ndarray]:
+        """Return batches of all that find room in so many as there are, or else as are needed."""
+        found = [order[k : k + 1] for k in np.flatnonzero(self._measured.alone[order])]
+        groups = self._measured.groups(order)
+        bins = [self._fewest(g) for g in groups] if fewest else self._bins(groups, self._count - len(found))
+        for group, n_bins in zip(groups, bins, strict=True):
+            found += self._spread(group, n_bins, random)
+        return found
+
+    def _has_kept(self, batches: list[np.ndarray]) -> bool:
+        assert self._kept is not None
+        found = np.concatenate([*batches, np.zeros(0, dtype=np.int64)])
+        return int(self._kept[found].sum()) == int(self._kept.sum())
 
     def _key(self, group: np.ndarray) -> int:
         return int(self._measured.group[group[0]])
@@ -203,7 +227,8 @@ class Packed(Batching):
     def _spread(self, group: np.ndarray, n_bins: int, random: np.random.Generator) -> list[np.ndarray]:
         """Return the places of each batch, large structures first: those who take every n-th get about equal parts."""
         sizes = self._measured.sizes[group]
-        bins = spread(sizes, self._measured.capacity, n_bins, random)
+        later = None if self._kept is None else self._kept[group]
+        bins = spread(sizes, self._measured.capacity, n_bins, random, later)
         order = np.lexsort((-(sizes / self._measured.capacity).max(axis=1), bins))
         order = order[bins[order] >= 0]
         starts = np.searchsorted(bins[order], np.arange(n_bins + 1))

@@ -12,7 +12,13 @@ SLACK = 1.02  # bins given for a random order, relative to the fewest
 _LOOKED_AT = 8  # emptiest bins that are tried for one thing
 
 
-def spread(sizes: np.ndarray, capacity: np.ndarray, n_bins: int, random: np.random.Generator) -> np.ndarray:
+def spread(
+    sizes: np.ndarray,
+    capacity: np.ndarray,
+    n_bins: int,
+    random: np.random.Generator,
+    later: np.ndarray | None = None,
+) -> np.ndarray:
     """Put things into bins, each into the emptiest one, large things first.
 
     The order is random as far as the space allows: among things of about one size, at last of exactly one size.
@@ -22,11 +28,14 @@ def spread(sizes: np.ndarray, capacity: np.ndarray, n_bins: int, random: np.rand
         capacity: of a bin in each measure, (D,).
         n_bins: number of bins.
         random: decides the order.
+        later: things that come after the others of about their size, (n,) bool: the others are then spread evenly,
+            about as many into each bin.
 
     Returns:
         Bin of each thing, (n,); -1 for things that found no room, which happens only below `fewest_bins`.
     """
     keys = random.random(len(sizes))
+    keys = keys if later is None else keys + later
     shares = (sizes / capacity).max(axis=1)
     for fineness in FINENESS:
         classes = np.floor(np.log2(shares) * fineness)

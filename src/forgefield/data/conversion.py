@@ -11,6 +11,7 @@ from typing import Any
 
 from forgefield.core.errors import DataError
 from forgefield.data.dataset import Dataset
+from forgefield.data.server_address import server_address, shown
 from forgefield.data.writer import Writer
 
 SHOWN, LONGEST = 5, 200  # skipped structures that are told, and characters of each
@@ -99,6 +100,9 @@ def job_of(paths: Sequence[Path], settings: Any) -> str:
     """Return what stands for the inputs and how they are read; it changes when a file does."""
     files: list[Any] = []
     for path in paths:
+        if server_address(path) is not None:
+            files.append(shown(path))  # what a server holds cannot be looked at so
+            continue
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in inside:
             found = file.stat()

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 
@@ -201,7 +201,14 @@ def open_dataset(
     return Dataset([open_frames(one, format, keys or LabelKeys(), units or LabelUnits()) for one in paths])
 
 
-def open_frames(path: Path, format: str, keys: LabelKeys, units: LabelUnits, select: str | None = None) -> Frames:
+def open_frames(
+    path: Path,
+    format: str,
+    keys: LabelKeys,
+    units: LabelUnits,
+    select: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> Frames:
     """Open one file or folder.
 
     Args:
@@ -210,6 +217,7 @@ def open_frames(path: Path, format: str, keys: LabelKeys, units: LabelUnits, sel
         keys: names of the labels.
         units: units and signs of the file.
         select: which records of a database.
+        on_error: "skip" opens a source although some of its frames cannot be decoded; reading those still raises.
 
     Raises:
         DataError: it is missing, empty, damaged or of unknown format, or cannot select.
@@ -218,7 +226,7 @@ def open_frames(path: Path, format: str, keys: LabelKeys, units: LabelUnits, sel
     name = FORMAT_ALIASES.get(format, format)
     name = detect_format(path) if name == "auto" else name
     entry = Catalog(READERS).entry(name)
-    block: dict[str, Any] = {"keys": keys, "units": units, "select": select}
+    block: dict[str, Any] = {"keys": keys, "units": units, "select": select, "on_error": on_error}
     reader: Reader = entry.build(entry.settings(**block))
     if select is not None and not reader.selects:
         raise DataError(f"records of {name} cannot be selected", str(path), "remove data.select; it is for databases")

@@ -10,6 +10,7 @@ import numpy as np
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.data.labelling import choose_keys, label_structure, other_names
+from forgefield.data.looked_at import frames_looked_at
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import Frames, ReaderSettings
 
@@ -116,7 +117,7 @@ class BlockFrames(Frames):
         self._ends = np.cumsum([b.count for b in self._blocks], dtype=np.int64)
         if not len(self._ends) or not self._ends[-1]:
             raise DataError("holds no structures", source, "give a file with at least one")
-        sample = [self._raw(int(i)) for i in self._looked_at()]
+        sample = frames_looked_at(self._raw, self._looked_at(), len(self), settings.on_error == "skip")
         chosen = choose_keys(sample, settings.keys, settings.units, source, usual)
         super().__init__(source, chosen, other_names(sample, chosen), notes)
 

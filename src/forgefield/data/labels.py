@@ -36,6 +36,12 @@ class Labels(NamedTuple):
     extra: Mapping[str, Tensor] = MappingProxyType({})  # (S, ...) or (N, ...)
     has_extra: Mapping[str, Tensor] = MappingProxyType({})  # (S,) or (N,), bool
 
+    def to(self, device: torch.device | str) -> Labels:
+        """Copy to a device."""
+        moved = {k: v.to(device) for k, v in self._asdict().items() if isinstance(v, Tensor)}
+        extra, has = ({k: v.to(device) for k, v in table.items()} for table in (self.extra, self.has_extra))
+        return self._replace(**moved, extra=extra, has_extra=has)
+
 
 def join_labels(
     structures: Sequence[Structure],

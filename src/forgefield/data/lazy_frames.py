@@ -13,8 +13,10 @@ from forgefield.core.structure import Structure
 from forgefield.data.label_names import AUTO
 from forgefield.data.label_units import LabelUnits
 from forgefield.data.labelling import ATOM_NAMES, USUAL_NAMES, Chosen, choose_keys, label_structure, other_names
+from forgefield.data.looked_at import frames_looked_at
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import Frames, ReaderSettings
+from forgefield.data.server_address import shown
 
 LOOKED_AT = 32  # frames that decide which names hold the labels
 
@@ -43,15 +45,16 @@ class LazyFrames(Frames):
         declare: Declare | None = None,
         usual: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        source = shown(path)
         if count < 1:
-            raise DataError("holds no structures", str(path), "give a source with at least one")
+            raise DataError("holds no structures", source, "give a source with at least one")
         self._count, self._settings, self._usual = count, settings, dict(usual or {})
         self._unread: set[str] = set()  # quantities that `declare` has decided not to read
         places = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
-        sample = [self.raw(place) for place in places]
-        chosen = choose_keys(sample, settings.keys, settings.units, str(path), self._usual)
+        sample = frames_looked_at(self.raw, places, count, settings.on_error == "skip")
+        chosen = choose_keys(sample, settings.keys, settings.units, source, self._usual)
         self._units = settings.units if declare is None else declare(chosen, sample)
-        super().__init__(str(path), chosen, other_names(sample, chosen), notes)
+        super().__init__(source, chosen, other_names(sample, chosen), notes)
         self.units = self._units
 
     def __len__(self) -> int:

@@ -50,6 +50,21 @@ def check_lmdb(path: Path) -> None:
     Raises:
         DataError: it is empty, cut off or damaged, or holds databases within the database.
     """
+    _walk(path, None)
+
+
+def places_of_values(path: Path) -> list[tuple[bytes, int]]:
+    """Return all keys, and where in the file the value of each begins, bytes.
+
+    Raises:
+        DataError: as `check_lmdb`.
+    """
+    found: list[tuple[bytes, int]] = []
+    _walk(path, found)
+    return found
+
+
+def _walk(path: Path, found: list[tuple[bytes, int]] | None) -> None:
     where, size = str(path), path.stat().st_size
     if size == 0:
         raise DataError("is empty", where, "copy the file again")
@@ -60,7 +75,7 @@ def check_lmdb(path: Path) -> None:
     if header.root == EMPTY:
         return
     data = np.memmap(path, np.uint8, "r")
-    _Walk(data, header, where).run()
+    _Walk(data, header, where, found).run()
 
 
 def _damaged(what: str, where: str) -> DataError:
@@ -97,10 +112,12 @@ def _header(raw: bytes, where: str, size: int) -> _Header:
 
 
 class _Walk:
-    """Visits every branch and leaf page once."""
+    """Visits every branch and leaf page once, and lists the places of values in `found` if that is given."""
 
-    def __init__(self, data: np.ndarray, header: _Header, where: str) -> None:
-        self._data, self._header, self._where = data, header, where
+    def __init__(
+        self, data: np.ndarray, header: _Header, where: str, found: list[tuple[bytes, int]] | None = None
+    ) -> None:
+        self._data, self._header, self._where, self._found = data, header, where, found
         self._seen: set[int] = set()
         self._entries = 0
 
@@ -156,6 +173,7 @@ class _Walk:
         inside = np.where(big, 8, lengths)
         if (at + inside > size).any():
             raise self._wrong(f"page {number}")
+        starts = number * size + at
         if big.any():
             pages = page[at[big][:, None] + np.arange(8)].view("<u8")[:, 0]
             if (pages < 2).any() or (pages > self._header.last_page).any():
@@ -163,3 +181,7 @@ class _Walk:
             ends = pages.astype(np.int64) * size + HEAD + lengths[big]
             if (ends > (self._header.last_page + 1) * size).any():
                 raise self._wrong(f"page {number} names a value that is not there")
+            starts[big] = pages.astype(np.int64) * size + HEAD
+        if self._found is not None:
+            names = [page[a - n : a].tobytes() for a, n in zip(at.tolist(), words[:, 3].tolist(), strict=True)]
+            self._found += zip(names, starts.tolist(), strict=True)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol, final
+from typing import Protocol, final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from forgefield.core.errors import DataError
 from forgefield.data.batching import (
@@ -22,23 +20,14 @@ from forgefield.data.batching import (
     Packed,
     check_extents,
 )
+from forgefield.data.builder import Batch, Builder
+from forgefield.data.crew import Crew
 from forgefield.data.dataset import Dataset
-from forgefield.data.labels import Labels, join_labels
+from forgefield.data.mixing import Mixture
 from forgefield.data.sample_cache import Sample, SampleCache
-from forgefield.graph.build import build_graph
-from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 
-AHEAD = 2  # batches prepared per worker before they are asked for
 IN_A_ROW, FEW_PAIRS = 8, 200_000  # without workers: batches made at once, and their pairs, some 20 MiB
-
-
-class Batch(NamedTuple):
-    """What one step is computed from; labels are kept apart from the graph."""
-
-    graph: Graph
-    labels: Labels
-    index: Tensor  # (S,), places in the data set
 
 
 class Draws(Protocol):
@@ -73,6 +62,8 @@ class Loader:
         self.heads, self.dtype, self.device = tuple(heads), dtype, device
         self.shuffle, self.seed, self.drop_last, self.num_workers = shuffle, seed, drop_last, num_workers
         self._cache = cache
+        self._builder = Builder(cache, needs, heads, dtype)
+        self._crew: Crew | None = None
         self.batching = self._batching()
         self._divided: tuple[int, list[np.ndarray]] | None = None
 
@@ -90,7 +81,9 @@ class Loader:
         if self.mixture is None and not self.shuffle:
             return Consecutive(limits, extents)
         varying = LOOKED_AHEAD if self.mixture is not None else 1
-        return Packed(limits, extents, [self.order(epoch) for epoch in range(varying)], self.seed)
+        new = self.mixture.n_new if isinstance(self.mixture, Mixture) else None
+        kept = None if new is None else np.arange(len(self.dataset)) < new
+        return Packed(limits, extents, [self.order(epoch) for epoch in range(varying)], self.seed, kept)
 
     def order(self, epoch: int) -> np.ndarray:
         """Places in the data set in the order of an epoch, (n,)."""
@@ -103,7 +96,7 @@ class Loader:
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from batch number `start` on.
 
-        With workers, batches are prepared ahead in threads; their contents and order are the same.
+        With workers, batches are built ahead in other processes; their contents and order are the same.
         """
         yield from self.prepared(self.places(epoch)[start:])
 
@@ -115,22 +108,18 @@ class Loader:
 
     def prepared(self, chosen: Sequence[np.ndarray]) -> Iterator[Batch]:
         """Yield the batches of the structures at these places, prepared ahead if there are workers."""
-        if self.num_workers == 0:
+        if self.num_workers == 0 or len(chosen) < 2 or (self._crew is not None and self._crew.busy):
             yield from self._in_rows(chosen)
             return
-        with ThreadPoolExecutor(self.num_workers, thread_name_prefix="batch") as pool:
-            waiting: deque[Future[Batch]] = deque()
-            following = iter(chosen)
-            try:
-                for places in following:
-                    waiting.append(pool.submit(self.build, places))
-                    if len(waiting) >= self.num_workers * AHEAD:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        if self._crew is None or not self._crew.running:
+            self._crew = Crew(self._builder.shared(self.num_workers), self.num_workers)
+        for batch in self._crew.batches(chosen):
+            yield batch.to(self.device)
+
+    def close(self) -> None:
+        """End the processes of the workers; they are started again when they are needed."""
+        if self._crew is not None:
+            self._crew.stop()
 
     def _in_rows(self, chosen: Sequence[np.ndarray]) -> Iterator[Batch]:
         """Yield batches, several small ones made in a row: between two steps of a model each would cost twice that."""
@@ -157,12 +146,7 @@ class Loader:
 
     def build(self, places: np.ndarray) -> Batch:
         """Return the batch of the structures at these places, (S,)."""
-        samples = [self.sample(int(i)) for i in places]
-        structures = [s.structure for s in samples]
-        pairs = [s.pairs for s in samples]
-        graph = build_graph(structures, self.needs, heads=self.heads, dtype=self.dtype, device=self.device, pairs=pairs)
-        labels = join_labels(structures, self.dtype, self.device)
-        return Batch(graph, labels, torch.as_tensor(places, dtype=torch.int64))
+        return self._builder.build(places, self.device)
 
 
 def levels_of(dataset: Dataset) -> np.ndarray:
@@ -201,8 +185,8 @@ def make_loader(
         shuffle: draw a new order for each epoch; otherwise the data set's order.
         seed: of the orders.
         drop_last: leave out the last batch if it is not full; only where nothing but structures is limited.
-        num_workers: threads that prepare batches ahead; 0 prepares them when asked for.
-        cache_mb: memory for structures and their neighbour pairs, MiB.
+        num_workers: processes that build batches ahead; 0 builds them here when they are asked for.
+        cache_mb: memory for structures and their neighbour pairs, MiB; workers share as much again.
         mixture: draws the structures of each epoch (replay, weighted sources), in place of `shuffle`.
 
     Raises:

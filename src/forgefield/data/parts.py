@@ -13,6 +13,7 @@ from forgefield.data.drawing import WeightedDraws
 from forgefield.data.energy_file import is_energy_file
 from forgefield.data.isolated import separate_isolated
 from forgefield.data.mixing import Mixture
+from forgefield.data.own_split import split_of_data
 from forgefield.data.reader import Frames
 from forgefield.data.reference import E0, Trimmed
 from forgefield.data.sampling import check_indices, read_indices, select
@@ -36,6 +37,7 @@ class TrainingData(NamedTuple):
     split: Split | None  # None where `data.val` is given, or val_fraction is 0
     replay: Replay | None = None  # old data beside the new
     draws: WeightedDraws | None = None  # of `train`; None: each structure once per epoch
+    test: Dataset | None = None  # the test part of the split, evaluated after training
 
     @property
     def fitted(self) -> Dataset:
@@ -116,7 +118,7 @@ def open_training(settings: DataSettings) -> TrainingData:
     """
     everything = open_part(settings, "train", active=True)
     split = None
-    measured, val = everything, None
+    measured, val, test = everything, None, None
     if settings.val:
         if settings.split != SplitSettings():
             raise DataError("data.val is given, so nothing is split off", "data.split", "keep one of the two")
@@ -127,17 +129,22 @@ def open_training(settings: DataSettings) -> TrainingData:
         split = _split(everything, settings)
         if split is not None:
             measured, val = everything.subset(split.train), everything.subset(split.val) if len(split.val) else None
+            test = everything.subset(split.test) if len(split.test) else None
     train, _ = separate_isolated(measured)
     draws = weighted_draws(
         train, settings.train, settings.sampling, settings.draws_per_epoch, replacement=settings.replacement
     )
-    return TrainingData(measured, train, val, split, draws=draws)
+    return TrainingData(measured, train, val, split, draws=draws, test=test)
 
 
 def _split(everything: Dataset, settings: DataSettings) -> Split | None:
     """Divide the training data as the settings say; None where all of them are trained on."""
     if isinstance(settings.split, Path):
         return read_split(settings.split, everything)
+    if settings.split == SplitSettings() and settings.val_fraction == DataSettings().val_fraction:
+        own = split_of_data(everything)
+        if own is not None:
+            return own
     if settings.split == SplitSettings() and settings.val_fraction == 0:
         return None
     return make_split(everything, settings.split, settings.val_fraction, settings.split_seed)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from forgefield.core.settings import Settings
@@ -24,12 +25,16 @@ class ReaderSettings(Settings):
     select: str | None = Field(
         default=None, description="Which records of a database are read, in its own words: 'status=completed'."
     )
+    on_error: Literal["raise", "skip"] = Field(
+        default="raise", description="Whether the source opens although some of its frames cannot be decoded."
+    )
 
 
 class Frames(ABC):
     """The structures of one source, in their order.
 
-    `units` are those it is read by, where its file or format declares some.
+    `units` are those it is read by, where its file or format declares some. `own_split` are the parts that it brings
+    along: name -> places, (m,).
 
     Args:
         source: the file or folder, for messages.
@@ -39,6 +44,7 @@ class Frames(ABC):
     """
 
     units: LabelUnits | None = None
+    own_split: Mapping[str, np.ndarray] | None = None
     _surveyed: Survey | None = None
 
     def __init__(

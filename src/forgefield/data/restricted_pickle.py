@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 from typing import Any
 
 import numpy as np
 
 from forgefield.core.errors import DataError
+from forgefield.data.pickle_scan import Limits, scan
 from forgefield.data.stand_ins import (
     Array,
     NumberType,
@@ -126,7 +126,7 @@ def load_with(machine: type[Machine], data: bytes, where: str, max_bytes: int) -
             f"the record has {len(data)} bytes, more than {max_bytes}", where, "is this an atomistic data set?"
         )
     try:
-        _scan(io.BytesIO(data), len(data), OPCODES)
+        scan(data, Limits(OPCODES, MAX_OPCODES))
         return machine(data).load()
     except Refused as error:
         raise DataError(f"unsafe or unknown pickle refused: {error}", where, "check the file's origin") from None
@@ -134,19 +134,6 @@ def load_with(machine: type[Machine], data: bytes, where: str, max_bytes: int) -
         raise DataError(f"the record is damaged ({error})", where, "copy the file again") from None
     except (EOFError, RecursionError, pickle.UnpicklingError) as error:
         raise DataError(f"the record is damaged ({error})", where, "copy the file again") from None
-
-
-def _scan(stream: io.BytesIO, size: int, allowed: frozenset[str]) -> None:
-    """Read one pickle's opcodes without executing: only known ones, and no claim larger than what is there."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if count >= MAX_OPCODES:
-            refuse(f"more than {MAX_OPCODES} steps")
-        if opcode.name not in allowed:
-            refuse(f"opcode {opcode.name}")
-        if opcode.name == "FRAME" and int(argument or 0) > size:
-            refuse("a frame longer than the record")
-        if opcode.name in ("BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
-            refuse("a memo index out of order")
 
 
 class Machine(pickle.Unpickler):
@@ -229,7 +216,7 @@ def _read_storage(raw: bytes) -> np.ndarray:
 
     def following() -> Any:
         start = stream.tell()
-        _scan(stream, len(raw), STORAGE_OPCODES)
+        stream.seek(scan(memoryview(raw)[start:], Limits(STORAGE_OPCODES, MAX_OPCODES)), io.SEEK_CUR)
         return _StorageMachine(io.BytesIO(raw[start : stream.tell()])).load()
 
     magic, protocol, system, reference, keys = (following() for _ in range(5))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,17 +43,29 @@ class SampleCache:
 
     def __init__(self, dataset: Dataset, needs: Needs, limit_mb: float = 1024.0) -> None:
         self.dataset, self.needs = dataset, needs
-        self._room = limit_mb * BYTES_PER_MB
+        self._limit = self._room = limit_mb * BYTES_PER_MB
         self._kept: dict[int, Sample] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}, "_lock": None, "_room": self._limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    def shared(self, count: int) -> SampleCache:
+        """Return one of so many empty caches that have the memory of this one together."""
+        other = copy.copy(self)
+        other._limit = other._room = self._limit / count
+        return other
+
     def atoms(self) -> np.ndarray:
         """Return the number of atoms of every structure, (n,)."""
-        kept = self._kept
-        return np.array([len(kept[k].structure if k in kept else self.dataset[k]) for k in range(len(self.dataset))])
+        return self.dataset.survey.n_atoms.astype(np.int64)
 
     def edges(self) -> np.ndarray:
         """Return the number of directed edges of every structure, (n,); their pairs are kept while there is room."""

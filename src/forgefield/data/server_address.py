@@ -17,3 +17,9 @@ def server_address(path: Path) -> str | None:
         if part in SCHEMES:
             return f"postgresql://{'/'.join(parts[place + 1 :])}"
     return None
+
+
+def shown(path: object) -> str:
+    """Return a path for messages and records: an address loses user and password."""
+    address = server_address(Path(str(path)))
+    return str(path) if address is None else f"postgresql://{address.rsplit('@', 1)[-1].removeprefix('postgresql://')}"

@@ -91,7 +91,8 @@ class DataSettings(Reading):
     split: SplitSettings | Path = Field(
         default=SplitSettings(),
         validate_default=False,
-        description="How that part is chosen: auto (trajectories in blocks or whole, all else at random), random, "
+        description="How that part is chosen: auto (as the data's own split.json says, where they bring one; else "
+        "trajectories in blocks or whole, all else at random), random, "
         "blocks, a block {method: groups, by: composition}, or a file that `forgefield data split` or an earlier run "
         "wrote (split.json).",
     )

@@ -85,7 +85,7 @@ def open_sources(sources: Sequence[Path | Source], block: Reading) -> Dataset:
 
 def _open(source: Path | Source, block: Reading) -> Frames:
     reading = source.within(block) if isinstance(source, Source) else block
-    frames = open_frames(Path(source), reading.format, reading.keys, reading.units, reading.select)
+    frames = open_frames(Path(source), reading.format, reading.keys, reading.units, reading.select, reading.on_error)
     if reading.on_error == "skip":
         frames = Screened(frames)
     marks = {"charge": reading.charge, "multiplicity": reading.multiplicity}
@@ -109,7 +109,7 @@ class Marked(Frames):
 
     def __init__(self, frames: Frames, marks: Mapping[str, Any]) -> None:
         super().__init__(frames.source, frames.chosen, frames.others, frames.notes)
-        self.units = frames.units
+        self.units, self.own_split = frames.units, frames.own_split
         self._frames, self._marks = frames, dict(marks)
 
     def __len__(self) -> int:
@@ -155,6 +155,8 @@ class Screened(Frames):
         super().__init__(frames.source, frames.chosen, frames.others, notes)
         self.units = frames.units
         self._frames, self._good = frames, np.array(good, dtype=np.int64)
+        if frames.own_split is not None:
+            self.own_split = {k: np.flatnonzero(np.isin(self._good, v)) for k, v in frames.own_split.items()}
 
     def __len__(self) -> int:
         return len(self._good)

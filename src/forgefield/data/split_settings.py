@@ -23,9 +23,9 @@ class SplitSettings(Settings):
 
     method: Method = Field(
         default="auto",
-        description="auto: trajectories are divided by whole trajectories or in contiguous blocks, all else at "
-        "random. random: each structure is drawn by itself. blocks: the whole set is one trajectory. groups: what "
-        "agrees in `by` stays together.",
+        description="auto: as the data's own split.json says (XequiNet), else trajectories are divided by whole "
+        "trajectories or in contiguous blocks, all else at random. random: each structure is drawn by itself. blocks: "
+        "the whole set is one trajectory. groups: what agrees in `by` stays together.",
     )
     by: Annotated[str, StringConstraints(min_length=1)] = Field(
         default="trajectory",
@@ -39,8 +39,8 @@ class SplitSettings(Settings):
     )
     test: Part = Field(
         default=0.0,
-        description="Structures that are left out of training and validation, to be tested on: a part, a number or "
-        "indices. Their indices stand in split.json.",
+        description="Structures that are left out of training and validation and evaluated after training, as "
+        "`data.test` is: a part, a number or indices. Their indices stand in split.json.",
     )
     gap: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         default="auto",

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from forgefield.core.quantities import QUANTITIES
 from forgefield.core.structure import Structure
+from forgefield.data.extxyz.line import TAKEN
 from forgefield.data.label_names import LabelKeys, TargetKey
 from forgefield.data.labelling import VOIGT
 
@@ -31,6 +32,7 @@ class Names:
         self._targets: dict[str, dict[str, Any]] = {}
         self._features: Counter[str] = Counter()
         self._rows, self._mask = 0, False
+        self.notes: set[str] = set()
 
     def row(self, structure: Structure) -> dict[str, Any]:
         """Return a structure as a row by ASE's names: eV, Å, stress in Voigt order, the rest in `data`."""
@@ -75,7 +77,13 @@ class Names:
         }
 
     def _data(self, s: Structure) -> dict[str, Any]:
-        data: dict[str, Any] = {k: v for k, v in s.info.items() if isinstance(v, (bool, int, float, str))}
+        data: dict[str, Any] = {}
+        for name, value in s.info.items():
+            if isinstance(value, (bool, int, float, str)):
+                other = f"info_{name}" if name.lower() in TAKEN else name
+                if other != name:
+                    self.notes.add(f"info {name!r} is written as {other!r}, so that it is not read as a label")
+                data[other] = value
         given = {"charge": s.charge, "multiplicity": s.multiplicity, "fidelity": s.fidelity, "head": s.head}
         data |= {name: value for name, value in given.items() if value is not None}
         if s.config_type != "default":

@@ -77,7 +77,7 @@ class ExportablePotential(nn.Module):
         first, second = inverse.index_select(0, first), inverse.index_select(0, second)
         table, fits = neighbour_table(first, second, positions.shape[0], slots.shape[0], dtype)
         graph = Graph(
-            positions.index_select(0, order).to(dtype),
+            positions.index_select(0, order),
             numbers.index_select(0, order),
             structure.index_select(0, order).clamp(0, cell.shape[0] - 1),
             order,
@@ -87,7 +87,7 @@ class ExportablePotential(nn.Module):
             head.clamp(0, n_heads - 1),
             first,
             second,
-            shift.to(dtype),
+            shift,
             *table,
             *nothing_more(cell.to(dtype)),
         )
@@ -99,7 +99,7 @@ class ExportablePotential(nn.Module):
 def nothing_more(cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Charges 0, multiplicities 1 and no far pairs: the last fields of `Graph`, for models that ask for none."""
     charge, empty = torch.zeros_like(cell[:, 0, 0]), torch.zeros(0, dtype=torch.long, device=cell.device)
-    return charge, torch.ones_like(charge), empty, empty, cell.new_zeros(0, 3)
+    return charge, torch.ones_like(charge), empty, empty, cell.new_zeros(0, 3, dtype=torch.float64)
 
 
 def edges_valid(squares: Tensor, structure: Tensor, edges: Tensor, cutoff: float) -> Tensor:

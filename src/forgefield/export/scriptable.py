@@ -74,7 +74,7 @@ class ScriptablePotential(nn.Module):
             energy (), eV, float64; forces (N, 3), eV/Å; stress (3, 3), eV/Å^3; atom_energies (N,), eV.
         """
         like = self.like
-        x = positions.to(device=like.device)
+        x = positions.to(device=like.device, dtype=torch.float64)
         numbers = numbers.to(device=like.device, dtype=torch.long)
         edges = edge_index.to(device=like.device, dtype=torch.long)
         shift = shifts.to(device=like.device, dtype=x.dtype)
@@ -92,7 +92,7 @@ class ScriptablePotential(nn.Module):
             far_first, far_second = inverse.index_select(0, far_first), inverse.index_select(0, far_second)
         sender, pair, sign, reverse, forward_slot, backward_slot = neighbour_table(first, second, n, like)
         energy, forces, stress, atom_energies = self.core(
-            x.index_select(0, order).to(like.dtype),
+            x.index_select(0, order),
             numbers.index_select(0, order),
             torch.zeros_like(numbers),
             order,
@@ -102,7 +102,7 @@ class ScriptablePotential(nn.Module):
             torch.full([1], head, dtype=torch.long, device=like.device),
             first,
             second,
-            pair_shift.to(like.dtype),
+            pair_shift,
             sender,
             pair,
             sign,
@@ -113,7 +113,7 @@ class ScriptablePotential(nn.Module):
             torch.full([1], multiplicity, dtype=like.dtype, device=like.device),
             far_first,
             far_second,
-            far_shift.to(like.dtype),
+            far_shift,
         )
         return {"energy": energy[0], "forces": forces, "stress": stress[0], "atom_energies": atom_energies}
 

@@ -150,7 +150,7 @@ class MovingGraph:
             return graph
         assert self._kept is not None
         rows = torch.from_numpy(structure.positions.take(self._kept.order, 0))
-        return self._kept.graph._replace(positions=rows.to(dtype=weight.dtype, device=weight.device))
+        return self._kept.graph._replace(positions=rows.to(weight.device))
 
     @property
     def searches(self) -> int:

@@ -33,7 +33,7 @@ def build_graph(
         structures: one or more structures.
         needs: what the architecture asks for.
         heads: the model's heads; a structure's `head` picks one, None means the first.
-        dtype: of the floating tensors.
+        dtype: of the model; positions and shifts of pairs are float64 always.
         device: where the tensors go.
         pairs: pairs found before, one set per structure; as pieces they cost least. Where `needs` ask for far pairs,
             pieces must hold them.
@@ -66,17 +66,18 @@ def build_graph(
         "pair_first": first,
         "pair_second": second,
     }
-    floats = {
+    doubles = {
         "positions": np.concatenate([s.positions for s in structures])[order],
-        "cell": np.stack([s.cell for s in structures]),
         "pair_shift": shift.reshape(-1, 3),
+    }
+    floats = {
+        "cell": np.stack([s.cell for s in structures]),
         "table_sign": table.pop("table_sign"),
         "charge": np.array([s.charge or 0.0 for s in structures]),
         "multiplicity": np.array([s.multiplicity or 1 for s in structures]),
     }
     far = _far_pairs(pieces, structures, inverse, sizes)
-    floats["far_shift"] = far.pop("far_shift")
-    tensors = {k: torch.as_tensor(v, device=device) for k, v in {**integers, **table, **far}.items()}
+    tensors = {k: torch.as_tensor(v, device=device) for k, v in {**integers, **table, **doubles, **far}.items()}
     tensors |= {k: torch.as_tensor(v, dtype=dtype, device=device) for k, v in floats.items()}
     return Graph(pbc=torch.as_tensor(np.stack([s.pbc for s in structures]), device=device), **tensors)
 

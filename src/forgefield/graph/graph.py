@@ -20,7 +20,7 @@ class Graph(NamedTuple):
     sorted by head within each element.
     """
 
-    positions: Tensor  # (N, 3), Å
+    positions: Tensor  # (N, 3), Å, float64 whatever the model's precision: their differences must keep its digits
     numbers: Tensor  # (N,), ascending
     structure: Tensor  # (N,), index of the structure
     order: Tensor  # (N,), sorted row -> original row
@@ -30,7 +30,7 @@ class Graph(NamedTuple):
     head: Tensor  # (S,), index of the head
     pair_first: Tensor  # (P,)
     pair_second: Tensor  # (P,)
-    pair_shift: Tensor  # (P, 3), Å
+    pair_shift: Tensor  # (P, 3), Å, float64 as positions
     table_sender: Tensor  # (N, K)
     table_pair: Tensor  # (N, K)
     table_sign: Tensor  # (N, K), float
@@ -41,7 +41,7 @@ class Graph(NamedTuple):
     multiplicity: Tensor  # (S,), 2S + 1; 1 where it is not stated
     far_first: Tensor  # (F,)
     far_second: Tensor  # (F,)
-    far_shift: Tensor  # (F, 3), Å
+    far_shift: Tensor  # (F, 3), Å, float64
 
     @property
     def n_atoms(self) -> int:
@@ -54,16 +54,21 @@ class Graph(NamedTuple):
         return self.cell.shape[0]
 
     def pair_vectors(self) -> Tensor:
-        """Vector of each pair, first to second, (P, 3), Å."""
+        """Vector of each pair, first to second, (P, 3), Å, subtracted in float64, then rounded to the model's type."""
         second = self.positions.index_select(0, self.pair_second)
-        return second - self.positions.index_select(0, self.pair_first) + self.pair_shift
+        vectors = second - self.positions.index_select(0, self.pair_first) + self.pair_shift
+        return vectors.to(self.table_sign.dtype)
 
     def far_vectors(self) -> Tensor:
-        """Vector of each far pair, first to second, (F, 3), Å."""
+        """Vector of each far pair, first to second, (F, 3), Å, as `pair_vectors`."""
         second = self.positions.index_select(0, self.far_second)
-        return second - self.positions.index_select(0, self.far_first) + self.far_shift
+        vectors = second - self.positions.index_select(0, self.far_first) + self.far_shift
+        return vectors.to(self.table_sign.dtype)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Graph:
-        """Copy to a device; `dtype` applies to the floating tensors."""
-        move = lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None)  # noqa: E731
-        return Graph(*(move(t) for t in self))
+        """Copy to a device; `dtype` is that of the model: positions and shifts keep theirs."""
+        moved = Graph(*(t.to(device=device) for t in self))
+        if dtype is None:
+            return moved
+        of_model = ("cell", "table_sign", "charge", "multiplicity")
+        return moved._replace(**{name: getattr(moved, name).to(dtype) for name in of_model})

@@ -224,9 +224,11 @@ def displaced(graph: Graph) -> Graph:
     return graph._replace(positions=graph.positions + moves.to(graph.positions))
 
 
-def _sizes(graph: Graph) -> tuple[int, int, int, int]:
-    """Structures, atoms, pairs and width of the neighbour table."""
-    return graph.n_structures, graph.n_atoms, graph.pair_first.shape[0], graph.table_sign.shape[1]
+def _sizes(graph: Graph) -> tuple[int, ...]:
+    """Structures, atoms, pairs, width of the neighbour table, and far pairs where there are some."""
+    far = graph.far_first.shape[0]
+    sizes = graph.n_structures, graph.n_atoms, graph.pair_first.shape[0], graph.table_sign.shape[1]
+    return (*sizes, far) if far else sizes
 
 
 def _coincidence(graph: Graph) -> bool:
@@ -239,9 +241,9 @@ def _fix_sizes(graph: Graph, counts: Tensor) -> None:
     """Say which sizes never change: the three components of vectors and the number of elements."""
     mark = torch._dynamo.mark_static
     mark(counts)
-    for tensor, axes in ((graph.positions, (1,)), (graph.pair_shift, (1,)), (graph.cell, (1, 2)), (graph.pbc, (1,))):
-        for axis in axes:
-            mark(tensor, axis)
+    for tensor in (graph.positions, graph.pair_shift, graph.far_shift, graph.pbc, graph.cell):
+        mark(tensor, 1)
+    mark(graph.cell, 2)
 
 
 def _padded(graph: Graph, apart: bool = False) -> Graph:
@@ -256,4 +258,6 @@ def _padded(graph: Graph, apart: bool = False) -> Graph:
         cell=torch.cat([graph.cell, graph.cell.new_zeros(more, 3, 3)]),
         pbc=torch.cat([graph.pbc, graph.pbc.new_zeros(more, 3)]),
         head=torch.cat([graph.head, graph.head.new_zeros(more)]),
+        charge=torch.cat([graph.charge, graph.charge.new_zeros(more)]),
+        multiplicity=torch.cat([graph.multiplicity, graph.multiplicity.new_ones(more)]),
     )

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
+from forgefield.data.doctor import twins
 from forgefield.data.doctor.examine import examine
 from forgefield.data.doctor.finding import Finding
 from forgefield.data.doctor.rules import RULES
@@ -77,7 +79,7 @@ FEW = ["net_force", "overlapping_atoms", "lone_atoms", "zero_forces", "placehold
 PAIRS = ["duplicates", "near_duplicates", "leaked_duplicates", "leaked_near_duplicates", "contradicting_labels"]
 
 
-@pytest.mark.parametrize("name", [*WHOLE, *FEW, *PAIRS, "outlier_forces", "constant_labels"])
+@pytest.mark.parametrize("name", [*WHOLE, *FEW, *PAIRS, "outlier_forces", "constant_labels", "mixed_theory"])
 def test_planted_faults_are_found(water: list[Structure], name: str) -> None:
     for seed in range(2):
         for _, way, what in plant.FAULTS[name]:
@@ -215,3 +217,70 @@ def test_a_hundred_thousand_structures_take_minutes(water: list[Structure]) -> N
     start = time.process_time()
     examine({"train": plant.as_dataset(frames)})
     assert time.process_time() - start < 300
+
+
+def test_copies_are_told_by_group(water: list[Structure], tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    frames = [*water[:40], *(plant.disguised(water[k], random) for k in (3, 3, 3, 8))]
+    (finding,) = (f for f in found_in(frames) if f.name == "duplicates")
+    assert [p.index for p in finding.places] == [40, 41, 42, 43]
+    assert "2 groups, the largest of 4" in finding.text
+    groups = [[place["index"] for place in group] for group in finding.to_json()["groups"]]
+    assert groups == [[3, 40, 41, 42], [8, 43]]
+
+
+def test_one_odd_label_among_copies_is_named_and_the_good_ones_are_not(water: list[Structure]) -> None:
+    random = np.random.default_rng(4)
+    again = [plant.disguised(water[3], random) for _ in range(6)]
+    odd = plant.with_labels(again[2], energy=again[2].labels["energy"] + 0.3)
+    frames = [*water[:40], *again[:2], odd, *again[3:]]
+    (finding,) = (f for f in found_in(frames) if f.name == "contradicting_labels")
+    assert [p.index for p in finding.places] == [3, 42]
+    assert finding.to_json()["groups"] == [[{"part": "train", "index": k} for k in (3, 40, 41, 42, 43, 44, 45)]]
+
+
+def test_of_many_near_copies_a_bounded_number_is_compared(
+    water: list[Structure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs are not compared one by one, exact copies among the near ones are found, the rest is estimated."""
+    random = np.random.default_rng(7)
+    near = [dataclasses.replace(s, positions=s.positions + random.normal(0, 1e-3, (3, 3))) for s in water[:1] * 400]
+    exact = [plant.disguised(near[k], random) for k in (5, 50, 150, 300)]
+    calls = []
+
+    def counted(a: Structure, b: Structure) -> float:
+        calls.append(1)
+        return difference(a, b)
+
+    monkeypatch.setattr(twins, "difference", counted)
+    monkeypatch.setattr(twins, "ROUND", 50)
+    monkeypatch.setattr(twins, "SAMPLE", 20)
+    monkeypatch.setattr(twins, "MOST_WORK", {False: 1300.0, True: 1300.0})
+    found = {f.name: f for f in found_in([*near, *exact])}
+    assert {p.index for p in found["duplicates"].places} >= {400, 401, 402, 403}
+    assert len(calls) < 0.5 * len(near)
+    assert "more candidate pairs about" in found["near_duplicates"].text
+
+
+def test_comparisons_end_where_they_find_nothing(water: list[Structure], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(twins, "difference", lambda a, b: calls.append(1) or 1.0)
+    monkeypatch.setattr(twins, "ROUND", 20)
+    monkeypatch.setattr(twins, "SAMPLE", 10)
+    monkeypatch.setattr(twins, "RADIUS", 10.0)
+    assert "near_duplicates" not in {f.name for f in found_in(water)}
+    assert len(calls) == 20 + 10
+
+
+def test_a_composition_of_its_own_for_every_structure_costs_no_square(water: list[Structure]) -> None:
+    """Reference energies are ranked without a square matrix over structures, groups without a pass for each."""
+    random = np.random.default_rng(1)
+    frames = [
+        dataclasses.replace(s, numbers=np.sort(random.choice(np.arange(20, 60), 3)), origin=f"m.xyz: frame {k}")
+        for k, s in enumerate(water * 20)
+    ]
+    tracemalloc.start()
+    found_in(frames)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * len(frames) ** 2  # bytes of such a matrix

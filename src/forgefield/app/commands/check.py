@@ -32,8 +32,8 @@ def command(
 
     Looks at settings, data and labels, units, elements and reference
     energies, neighbours at the cutoff, the model, device, disk and run_dir,
-    for every run of the file. Writes nothing. The exit code is 2 if a row
-    says error.
+    for every run of the file, and for what `forgefield data doctor` finds.
+    Writes nothing. The exit code is 2 if a row says error.
 
     With --dry-run it then trains for up to 20 steps, throws the result away,
     and says what the whole run will take and which batch size suits it.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -20,7 +21,7 @@ from forgefield.app.forecast.outlook import Forecast, look_ahead
 from forgefield.app.forecast.trial import Rehearsal
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.concluding import sample_of
-from forgefield.app.tasks.steps.datasets import checked_training_data, open_test
+from forgefield.app.tasks.steps.datasets import checked_training_data, test_sets
 from forgefield.app.tasks.steps.fitting import checking_loader, training_loader
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import assemble, to_measure
@@ -94,7 +95,8 @@ def forecast(config: RunConfig) -> Forecast:
     peak = gauge.peak()
     rehearsal.carry_out(plan.probes)
     export = rehearse_export(state, sample_of(checker.dataset)) if config.export.standard_artifacts else 0.0
-    sets = Sets(sizes, val_sizes, others[0][1] if others else None)
+    tested = Sizes(*map(np.concatenate, zip(*(found for _, found in others), strict=True))) if others else None
+    sets = Sets(sizes, val_sizes, tested)
     seen = Observed(seconds, done, peak, checking, saving, export, shared)
     return look_ahead(config, state, plan, rehearsal, sets, seen)
 
@@ -111,9 +113,8 @@ def _carry_out(rehearsal: Rehearsal, plan: Plan) -> bool:
 
 def _judged(run: Asked, potential: Potential, data: TrainingData) -> list[tuple[Loader, Sizes]]:
     """Return the sets that are evaluated, with their sizes: validation, and test if there is one."""
-    test = open_test(run.config)
-    rest = separate_isolated(test)[0] if test is not None else ()
-    sets = [data.checked, *([rest] if len(rest) else [])]
+    tests = [separate_isolated(test)[0] for test in test_sets(run.config, data).values()]
+    sets = [data.checked, *(test for test in tests if len(test))]
     loaders = [checking_loader(run, potential, dataset) for dataset in sets]
     return [(loader, measure_sizes(loader)) for loader in loaders]
 

@@ -9,7 +9,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from forgefield.core.structure import Structure
-from forgefield.data.doctor.survey import Survey
+from forgefield.data.doctor.survey import Survey, by_value
 
 FARTHEST = 0.5  # Å, of any atom
 MOST_STRAIN = 0.08
@@ -65,8 +65,8 @@ def _candidates(survey: Survey, rows: np.ndarray) -> list[tuple[int, int, bool]]
     for one, other in zip(rows[:-1].tolist(), rows[1:].tolist(), strict=True):
         if kind[one] == kind[other]:
             pairs[one, other] = True
-    for label in np.unique(kind[rows]):
-        members = rows[kind[rows] == label]
+    for places in by_value(kind[rows]):
+        members = rows[places]
         if len(members) > 2 and survey.atoms[members[0]] > 1:
             points = survey.cloud[members]
             count = min(3, len(members))

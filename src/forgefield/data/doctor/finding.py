@@ -29,6 +29,7 @@ class Finding:
         text: what is the matter, in one or two sentences.
         places: the structures it is about; empty = the set as a whole.
         mend: a command, or a key of run.yaml with its value.
+        groups: structures that belong together, such as copies, where the finding is about such.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Finding:
     text: str
     places: tuple[Place, ...] = ()
     mend: str = ""
+    groups: tuple[tuple[Place, ...], ...] = ()
 
     def __post_init__(self) -> None:
         assert self.name in RULES, self.name
@@ -53,7 +55,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; all places, not only the first."""
-        return {
+        plain: dict[str, Any] = {
             "name": self.name,
             "level": self.level,
             "text": self.text,
@@ -61,6 +63,9 @@ class Finding:
             "places": [{"part": p.part, "index": p.index, "origin": p.origin} for p in self.places],
             "mend": self.mend,
         }
+        if self.groups:
+            plain["groups"] = [[{"part": p.part, "index": p.index} for p in group] for group in self.groups]
+        return plain
 
 
 def by_level(findings: Sequence[Finding]) -> list[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -42,7 +42,7 @@ class Survey:
         periodic: along any vector, (S,).
         numbers: one column each for the values below, (S,).
         descriptor: (S, N_DESCRIPTOR).
-        prints: digests of the labels by name, (S,), empty where there is none.
+        prints: digests of the labels by name, (S,), empty where there is none; "geometry" of atoms and cell.
         bonds: by part and level.
         trajectory: name and frame number of the trajectory, as far as known.
         hinted: whether the file names the trajectory, (S,).
@@ -90,11 +90,8 @@ class Survey:
     def sources(self) -> list[tuple[str, str, np.ndarray]]:
         """Part, level and rows of everything that should obey one set of units."""
         names = np.char.add(np.char.add(self.part.astype(str), "\x1f"), self.level.astype(str))
-        found = []
-        for name in dict.fromkeys(names.tolist()):
-            part, level = name.split("\x1f", 1)
-            found.append((part, level, np.flatnonzero(names == name)))
-        return found
+        found = sorted(by_value(names), key=lambda rows: int(rows[0]))
+        return [(str(self.part[rows[0]]), str(self.level[rows[0]]), rows) for rows in found]
 
     @cached_property
     def kind(self) -> np.ndarray:
@@ -112,6 +109,13 @@ class Survey:
     def title(self, part: str, level: str) -> str:
         """How a source is called in messages."""
         return f"{part} data" + (f" of {level}" if level else "")
+
+
+def by_value(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Places of each value, ascending; one sort, however many values there are."""
+    if len(values):
+        order = np.argsort(values, kind="stable")
+        yield from np.split(order, np.flatnonzero(values[order][1:] != values[order][:-1]) + 1)
 
 
 def _codes(names: np.ndarray) -> np.ndarray:
@@ -163,6 +167,7 @@ NUMBERS = (
     *("closest", "closest_own", "closest_length", "typical", "loneliest", "polarity"),
     *("force_rms", "force_max", "net_force", "net_torque", "nonzero_forces", "width", "n_fixed"),
 )
+PRINTED = ("energy", "forces", "stress")
 
 
 def _add(rows: _Rows, part: str, index: int, s: Structure, bonds: dict[tuple[str, str], Bonds]) -> None:
@@ -188,7 +193,8 @@ def _add(rows: _Rows, part: str, index: int, s: Structure, bonds: dict[tuple[str
         spin=_spin(s),
         **{name: getattr(geometry, name) for name in NUMBERS[:6]},
         **_force_numbers(s),
-        **{f"print_{name}": _print(s, name) for name in ("energy", "forces", "stress")},
+        **{f"print_{name}": _print(s, name) for name in PRINTED},
+        print_geometry=_digest(s.numbers, s.positions, s.cell, s.pbc),
         n_fixed=0 if s.fixed is None else int(np.sum(s.fixed)),
         width=_width(s),
     )
@@ -220,7 +226,7 @@ def _assemble(
         periodic=rows.array("periodic", np.bool_),
         numbers={name: rows.array(name) for name in NUMBERS},
         descriptor=rows.array("descriptor").reshape(-1, N_DESCRIPTOR),
-        prints={name: rows.array(f"print_{name}", np.str_) for name in ("energy", "forces", "stress")},
+        prints={name: rows.array(f"print_{name}", np.str_) for name in (*PRINTED, "geometry")},
         bonds=bonds,
         trajectory=rows.columns["trajectory"],
         hinted=rows.array("hinted", np.bool_),
@@ -255,9 +261,14 @@ def _width(s: Structure) -> float:
 
 def _print(s: Structure, name: str) -> str:
     value = s.labels.get(name)
-    if value is None:
-        return ""
-    return hashlib.blake2b(np.ascontiguousarray(value + 0.0).tobytes(), digest_size=8).hexdigest()
+    return "" if value is None else _digest(value)
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array + 0.0).tobytes())
+    return digest.hexdigest()
 
 
 def _frame(s: Structure, hint: str) -> tuple[str, int]:

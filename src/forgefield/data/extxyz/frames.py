@@ -33,16 +33,18 @@ class ExtxyzFrames(Frames):
         path: the file, plain, .xz or .gz.
         keys: names of the labels.
         units: units and signs.
+        skip: leave out frames whose count of atoms is wrong, and say so in the notes.
 
     Raises:
         DataError: the file is empty, cut off or no text, or its labels cannot be told apart.
     """
 
-    def __init__(self, path: Path, keys: LabelKeys, units: LabelUnits) -> None:
+    def __init__(self, path: Path, keys: LabelKeys, units: LabelUnits, *, skip: bool = False) -> None:
         self._path, self._keys, self._units = path, keys, units
         self._text = Text(path)
         with self._text.stream() as stream:
-            self._index: Index = Scan(stream, path).index()
+            scan = Scan(stream, path, skip=skip)
+            self._index: Index = scan.index()
         self._text.check()
         looked_at = self._examples()
         looked_at += self._contradictions()
@@ -53,7 +55,7 @@ class ExtxyzFrames(Frames):
         self._kept: dict[int, Structure] = {}
         self._room = KEPT_BYTES
         self._lock = threading.Lock()
-        super().__init__(str(path), chosen, other_names(raw, chosen))
+        super().__init__(str(path), chosen, other_names(raw, chosen), scan.notes())
         self.units = units
 
     def __len__(self) -> int:
@@ -83,7 +85,9 @@ class ExtxyzFrames(Frames):
         start, length = int(self._index.starts[index]), int(self._index.lengths[index])
         text = self._text.part(start, length).decode().replace("\r\n", "\n")
         lines = text.removesuffix("\n").split("\n")
-        return parse_frame(lines, int(self._index.counts[index]), f"{self._path.name}: frame {index}")
+        return parse_frame(
+            lines, int(self._index.counts[index]), f"{self._path.name}: frame {self._index.numbers[index]}"
+        )
 
     def _examples(self) -> list[tuple[int, RawFrame]]:
         """The first frame of each set of names; of frames that cannot be read, the reader of the frame is told."""

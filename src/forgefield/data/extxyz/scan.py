@@ -17,6 +17,8 @@ from forgefield.core.errors import DataError
 DEFAULT_COLUMNS = 4  # symbol and position
 ROWS_AT_ONCE = 4096
 MOST_PATTERNS = 4096
+SHOWN = 5
+COMMENT = re.compile(rb"(?:^|\s)(?:Properties|Lattice)\s*=", re.IGNORECASE)
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.=])")
 
 Names = tuple[frozenset[str], str]
@@ -30,6 +32,7 @@ class Index(NamedTuple):
     lengths: np.ndarray  # (n,), bytes
     counts: np.ndarray  # (n,), atoms
     group: np.ndarray  # (n,), place in `names`
+    numbers: np.ndarray  # (n,), of the frame in the file, those left out counted
     names: list[Names]  # those that occur, by first appearance
 
 
@@ -37,13 +40,18 @@ class Index(NamedTuple):
 class Scan:
     """Reads a file line by line; memory for some bytes per frame only.
 
+    With `skip`, a frame whose count of atoms is not true is left out, with the one before if that has too few, and
+    reading goes on at the next line that is a count and has a comment line of extended XYZ after it.
+
     Args:
-        stream: the text, as bytes.
+        stream: the text, as bytes; with `skip` it can go back.
         path: the file, for messages.
+        skip: leave out frames whose count of atoms is wrong.
     """
 
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
-        self._stream, self._path = stream, path
+    def __init__(self, stream: BinaryIO, path: Path, *, skip: bool = False) -> None:
+        self._stream, self._path, self._skip = stream, path, skip
+        self._numbers, self._left_out, self._frames = array("Q"), list[str](), 0
         self._starts, self._lengths, self._counts, self._group = array("Q"), array("Q"), array("Q"), array("I")
         self._names: dict[Names, int] = {}
         self._patterns: dict[str, int] = {}
@@ -58,14 +66,60 @@ class Scan:
         try:
             line = self._next()
             while line:
-                line = self._next() if not line.strip() else self._frame(line)
+                line = self._next() if not line.strip() else self._frame_or_next(line)
         except UnicodeDecodeError:
             raise DataError("is not a text file", str(self._path), "set data.format to the right format") from None
+        if not self._starts and self._left_out:
+            raise DataError(f"no frame can be read; the first: {self._left_out[0]}", str(self._path))
         if not self._starts:
             raise DataError("is empty", str(self._path), "give a file with at least one frame")
-        columns = (self._starts, self._lengths, self._counts, self._group)
-        starts, lengths, counts, group = (np.array(c, dtype=np.int64) for c in columns)
-        return Index(starts, lengths, counts, group, list(self._names))
+        columns = (self._starts, self._lengths, self._counts, self._group, self._numbers)
+        starts, lengths, counts, group, numbers = (np.array(c, dtype=np.int64) for c in columns)
+        return Index(starts, lengths, counts, group, numbers, list(self._names))
+
+    def notes(self) -> tuple[str, ...]:
+        """Return one line on what was left out, or nothing."""
+        if not self._left_out:
+            return ()
+        listing = "; ".join(self._left_out[:SHOWN]) + ("; ..." if len(self._left_out) > SHOWN else "")
+        many = f"{len(self._left_out)} frames whose atoms do not fit their count are left out (on_error: skip)"
+        return (f"{many}: {listing}",)
+
+    def _frame_or_next(self, first: bytes) -> bytes:
+        """Take in one frame, or pass it over if it is wrong and may be; returns the line after it."""
+        if not self._skip:
+            return self._frame(first)
+        start, number, groups = self._at, self._line, len(self._group)
+        try:
+            return self._frame(first)
+        except DataError as error:
+            self._left_out.append(str(error))
+            del self._group[groups:]
+        self._stream.seek(start)
+        begins = first.strip().lstrip(b"-").isdigit() or COMMENT.search(self._stream.readline())
+        if self._starts and not begins:  # the frame before counts too few atoms
+            for column in (self._starts, self._lengths, self._counts, self._group, self._numbers):
+                column.pop()
+            self._left_out[-1] += " (so that frame is left out)"
+        else:
+            self._frames += 1
+        self._stream.seek(start)
+        self._at, self._line = start, number
+        return self._resume()
+
+    def _resume(self) -> bytes:
+        """Return the next line that begins a frame; nothing at the end of the file."""
+        line = self._next()
+        while line:
+            start, at, number = self._stream.tell(), self._at, self._line
+            if line.strip().isdigit() and COMMENT.search(self._next()):
+                self._stream.seek(start)
+                self._at, self._line = at, number
+                return line
+            self._stream.seek(start)
+            self._at, self._line = at, number
+            line = self._next()
+        return b""
 
     def _next(self) -> bytes:
         line = self._stream.readline()
@@ -75,7 +129,7 @@ class Scan:
 
     def _frame(self, first: bytes) -> bytes:
         """Take in one frame; returns the line after it."""
-        index, start = len(self._starts), self._at - len(first)
+        index, start = self._frames, self._at - len(first)
         where = f"{self._path.name}: frame {index} (line {self._line})"
         count = _count(first.decode(), where, index)
         comment = self._next()
@@ -100,6 +154,8 @@ class Scan:
         self._starts.append(start)
         self._lengths.append(end - start)
         self._counts.append(count)
+        self._numbers.append(index)
+        self._frames += 1
         return line
 
     def _group_of(self, comment: str) -> int:

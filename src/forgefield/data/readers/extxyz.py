@@ -42,7 +42,8 @@ class ExtxyzReader(Reader):
         Raises:
             DataError: the file is empty or cut off, its counts of atoms are wrong, or its labels cannot be told apart.
         """
-        return ExtxyzFrames(path, self.settings.keys, self.settings.units)
+        skip = self.settings.on_error == "skip"
+        return ExtxyzFrames(path, self.settings.keys, self.settings.units, skip=skip)
 
 
 ENTRY = Entry(ExtxyzSettings, ExtxyzReader, "extended XYZ, plain, .xz or .gz")

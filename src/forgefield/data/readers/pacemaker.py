@@ -15,6 +15,7 @@ from forgefield.core.catalog import Entry
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.data.labelling import choose_keys, label_structure, other_names
+from forgefield.data.looked_at import frames_looked_at
 from forgefield.data.pickled_table import load_table
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import Frames, Reader, ReaderSettings
@@ -105,7 +106,8 @@ class PacemakerFrames(Frames):
         masked = FORCE_WEIGHTS in table.columns and self._keys.force_mask is None
         if masked:
             self._keys = self._keys.model_copy(update={"force_mask": MASK})
-        sample = [self._raw(int(i)) for i in np.unique(np.linspace(0, table.n_rows - 1, LOOKED_AT).astype(int))]
+        places = np.unique(np.linspace(0, table.n_rows - 1, LOOKED_AT).astype(int))
+        sample = frames_looked_at(self._raw, places, table.n_rows, settings.on_error == "skip")
         usual = dict(USUAL)
         if "energy" in table.columns:
             usual["energy"] = ("energy",)

@@ -91,6 +91,8 @@ class XequinetFrames(LazyFrames):
                 raise DataError(f"has {entries} entries but no record {number}", str(file), fix)
         notes: list[str] = []
         self._indices = _part(file.parent, settings.select or "", entries, notes)
+        if not settings.select and (file.parent / SPLIT).is_file():
+            self.own_split = _splits(file.parent / SPLIT, entries)
         self._declarations = _json(file.parent / INFO) if (file.parent / INFO).is_file() else None
         declare = lambda chosen, _: self._declared(chosen, notes)  # noqa: E731
         super().__init__(file, len(self._indices), settings, (), declare, USUAL)
@@ -138,7 +140,8 @@ def _part(folder: Path, select: str, entries: int, notes: list[str]) -> np.ndarr
         if (folder / SPLIT).is_file():
             known = _splits(folder / SPLIT, entries)
             sizes = ", ".join(f"{name} {len(numbers)}" for name, numbers in known.items())
-            notes.append(f"all {entries} records are read; {SPLIT} names parts ({sizes}): select: train reads one")
+            use = "training takes them; select: train reads one"
+            notes.append(f"all {entries} records are read; {SPLIT} names parts ({sizes}): {use}")
         return np.arange(entries)
     name, _, part = select.rpartition(":")
     file = folder / (f"{name}.json" if name else SPLIT)
@@ -158,13 +161,12 @@ def _splits(file: Path, entries: int) -> dict[str, np.ndarray]:
     for name, numbers in _json(file).items():
         if not isinstance(numbers, list) or not all(type(n) is int for n in numbers):
             raise DataError(f"its part {name!r} is no list of numbers", str(file), 'write {"train": [0, 1], ...}')
-        array = np.array(numbers, dtype=np.int64)
-        wrong = array[(array < 0) | (array >= entries)]
-        if len(wrong):
+        wrong = next((n for n in numbers if not 0 <= n < entries), None)
+        if wrong is not None:
             raise DataError(
-                f"its part {name!r} names record {wrong[0]} of {entries}", str(file), "is it another set's?"
+                f"its part {name!r} names record {str(wrong)[:25]} of {entries}", str(file), "is it another set's?"
             )
-        known[name] = array
+        known[name] = np.array(numbers, dtype=np.int64)
     return known
 
 

@@ -52,7 +52,6 @@ def take_in_unfinished(folder: Path, header: Header) -> Header:
         return header
     try:
         shard = Shard(path, None)
-        shard.close()
         if not len(shard):
             return header
         index = zlib.crc32(shard.index.tobytes())

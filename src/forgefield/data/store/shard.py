@@ -13,9 +13,9 @@ import numpy as np
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.data.store.header import AGAIN, ShardEntry
-from forgefield.data.store.mapped import MappedFile, shared
 from forgefield.data.store.pages import page_checksum
 from forgefield.data.store.record import HEAD, Schema
+from forgefield.data.store.shard_file import RecordFile, tables
 from forgefield.data.survey import Kind
 
 STATE = struct.Struct("<4Q")  # records, blocks, chunks of the index, atoms
@@ -48,11 +48,12 @@ class Shard:
 
     def __init__(self, path: Path, entry: ShardEntry | None) -> None:
         self.path, self.entry = path, entry
-        self._file = shared(path)
         if entry is not None:
             _check_file(path, entry)
         try:
-            self._read_tables()
+            with tables(path) as file:
+                self._read_tables(file)
+            self._file = RecordFile(path)
         except (ValueError, TypeError, KeyError, IndexError, struct.error) as error:
             raise DataError(f"is damaged ({error})", str(path), AGAIN) from None
         if entry is not None and (len(self.index) != entry.records or zlib.crc32(self.index.tobytes()) != entry.index):
@@ -79,19 +80,14 @@ class Shard:
             DataError: its bytes are not those that were written.
         """
         block, place, size, n, _, crc = self.index[record].tolist()
-        raw = self._file.get(block_key(block), place, place + size)
-        if raw is None or zlib.crc32(raw) != crc:
+        raw = self._file.read(block, place, size)
+        if len(raw) != size or zlib.crc32(raw) != crc:
             where = f"{self.path.parent.name}/{self.path.name}: record {first + record}"
             raise DataError("is damaged: its checksum is wrong", where, AGAIN)
         schema, _, n_text, n_origin = HEAD.unpack_from(raw)
         return self.schemas[schema].decode(raw, n, n_text, n_origin, f"{name}: record {first + record}")
 
-    def close(self) -> None:
-        """Let go of the file; it is opened again when it is needed."""
-        self._file.close()
-
-    def _read_tables(self) -> None:
-        file = self._file
+    def _read_tables(self, file: Any) -> None:
         state = file.get(STATE_KEY)
         self.state = (0, 0, 0, 0) if state is None else STATE.unpack(state)
         self.progress: dict[str, Any] = json.loads(file.get(PROGRESS_KEY) or b"{}")
@@ -103,8 +99,8 @@ class Shard:
             raise ValueError(f"{self.state[0]} records but {len(self.index)} in the table")
 
 
-def _all(file: MappedFile, kind: bytes) -> list[bytearray]:
-    found: list[bytearray] = []
+def _all(file: Any, kind: bytes) -> list[bytes]:
+    found: list[bytes] = []
     while (value := file.get(chunk_key(kind, len(found)))) is not None:
         found.append(value)
     return found
@@ -116,7 +112,10 @@ def _kind(row: list[Any]) -> Kind:
 
 def _check_file(path: Path, entry: ShardEntry) -> None:
     """Refuse a file that is not what the header says, before LMDB sees it."""
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"is gone ({error.strerror})", str(path), "was the store moved?") from None
     if size != entry.bytes:
         word = "cut off" if size < entry.bytes else "too long"
         raise DataError(f"is {word}: {size} of {entry.bytes} bytes are there", str(path), AGAIN)

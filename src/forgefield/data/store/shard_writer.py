@@ -54,7 +54,6 @@ class ShardWriter:
 
     def _recover(self) -> None:
         shard = Shard(self.path, None)
-        shard.close()
         self._records, self._blocks, self._chunks, self.atoms = shard.state
         self._index = array("I", shard.index.tobytes())
         self.progress = shard.progress

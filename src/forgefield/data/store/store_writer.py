@@ -64,7 +64,6 @@ class StoreWriter:
         for shard in self._there():
             for record in range(len(shard)):
                 add_contents(self._digest, shard.get(record, self.folder.name, 0))
-            shard.close()
         self._shard = ShardWriter(self.folder / shard_file(len(self.header.shards)))
         self.progress: dict[str, Any] = self._shard.progress or dict(self.header.job.get("progress", {}))
 
@@ -129,6 +128,11 @@ class StoreWriter:
     def stop(self) -> None:
         """Commit and let go of it, to be continued."""
         self.commit()
+        self._shard.close()
+        self._let_go()
+
+    def leave(self) -> None:
+        """Let go of it as the last commit left it: an interrupt may have come between a structure and its progress."""
         self._shard.close()
         self._let_go()
 

@@ -57,7 +57,7 @@ class AseDbWriter(Writer):
                 with self._beside.open("rb") as stream:
                     os.fsync(stream.fileno())
                 os.replace(self._beside, self.path)
-        return ()
+        return tuple(sorted(self._names.notes))
 
     def abandon(self) -> None:
         """Take away what was written."""

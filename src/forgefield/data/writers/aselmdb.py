@@ -68,9 +68,12 @@ class AselmdbWriter(Writer):
                 environment.sync(True)
                 environment.close()
                 os.replace(self._beside, self.path)
+        notes = sorted(self._names.notes)
         if self.path.suffix != SUFFIX:
-            return (f"fairchem recognises this format by the ending {SUFFIX}, which {self.path.name} does not have",)
-        return ()
+            notes.append(
+                f"fairchem recognises this format by the ending {SUFFIX}, which {self.path.name} does not have"
+            )
+        return tuple(notes)
 
     def abandon(self) -> None:
         """Take away what was written."""

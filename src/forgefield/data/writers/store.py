@@ -61,9 +61,9 @@ class StoreFile(Writer):
         self._open().add(structure)
 
     def pause(self) -> bool:
-        """Commit what there is."""
+        """Leave it as the last commit left it."""
         if self._store is not None:
-            self._store.stop()
+            self._store.leave()
         return True
 
     def finish(self) -> tuple[str, ...]:

@@ -60,12 +60,15 @@ inline void add_harmonics(const T* g, T* turned, T sign, const T* parity, T* to,
   for (int64_t i = 0; i < n; ++i) to[i] = fresh ? turned[i] : to[i] + turned[i];
 }
 
-// Sorts out the edges of an atom that belong to a pass.
+// Sorts out the edges of an atom that are visited at a time.
 template <class T>
-inline void edges_of(const Edges<T>& e, int64_t atom, int pass, std::vector<int64_t>& slots) {
-  slots.clear();
-  for (int64_t slot = atom * e.slots; slot < atom * e.slots + e.degree[atom]; ++slot)
-    if (e.sign[slot] != T(0) && (e.sign[slot] < T(0)) == bool(pass)) slots.push_back(slot);
+inline void edges_of(const Edges<T>& e, const Tour& tour, int64_t atom, bool late, Thread<T>& mine) {
+  mine.fresh.clear(), mine.more.clear();
+  for (int64_t slot = atom * e.slots; slot < atom * e.slots + e.degree[atom]; ++slot) {
+    if (e.sign[slot] == T(0)) continue;
+    const auto turn = tour.turn(atom, e.sender[slot], e.sign[slot] > T(0));
+    if (turn.late == late) (turn.fresh ? mine.fresh : mine.more).push_back(slot);
+  }
 }
 
 // ---- adjoint -------------------------------------------------------------------------------------------------
@@ -171,54 +174,58 @@ inline void second_all(const EdgePlan& plan, int q, const Edge<T>* e, int64_t ch
 
 // ---- both ----------------------------------------------------------------------------------------------------
 
-// Walks through all edges, in two passes. SECOND: the adjoint's gradient, where g_g takes that by g; else the adjoint.
+// Walks through all edges. SECOND: the adjoint's gradient, where g_g takes that by g; else the adjoint.
 template <class T, int N, bool H, bool SECOND>
 void edge_gradients(const EdgePlan& plan, const Edges<T>& e, const Tour& tour, const Blocks<T>& g, const Directions<T>& v,
                     const Blocks<T>& g_g, const EdgeGradients<T>& out) {
   const int64_t C = e.channels, size = e.n_features * C, n_y = e.n_harmonics;
   const Thread<T> blank(plan, N * 64 / sizeof(T), e.n_features, n_y);
-  both_passes(tour, blank, [&](int64_t n, int pass, Thread<T>& mine, int copy) {
-    edges_of(e, n, pass, mine.slots);
-    const auto& slots = mine.slots;
-    if (!SECOND && slots.empty()) return;
+  each_part(tour, blank, [&](int64_t n, bool late, Thread<T>& mine, int64_t copy) {
+    edges_of(e, tour, n, late, mine);
+    if ((!SECOND || late) && mine.fresh.empty() && mine.more.empty()) return;
     T* sum = out.features ? out.features + copy * e.atoms * size : nullptr;
     over_channels<T, N>(C, [&](auto shape, int64_t c) {
       using R = decltype(shape);
       uncouple<T, R>(plan, mine.outer.data(), g, n, c, C);
       if constexpr (SECOND) std::fill_n(mine.second.data(), plan.n_outer * R::channels, T(0));
-      in_groups<H ? 1 : 2>(int64_t(slots.size()), [&](int64_t first, auto count) {
-        constexpr int E = decltype(count)::value;
-        Edge<T> edges[E];
-        for (int i = 0; i < E; ++i) {
-          if (first + E + i < int64_t(slots.size())) {
-            const int64_t next = slots[first + E + i], at = e.pair[next] * e.n_weights * C + c;
-            fetch_edge<R>(e, next, c);
-            fetch<R>(out.weights + at, e.n_weights, C);
-            if (SECOND && v.weights) fetch<R>(v.weights + at, e.n_weights, C);
+      const auto walk = [&](const std::vector<int64_t>& slots, bool fresh) {
+        in_groups<H ? 1 : 2>(int64_t(slots.size()), [&](int64_t first, auto count) {
+          constexpr int E = decltype(count)::value;
+          Edge<T> edges[E];
+          for (int i = 0; i < E; ++i) {
+            if (first + E + i < int64_t(slots.size())) {
+              const int64_t next = slots[first + E + i], at = e.pair[next] * e.n_weights * C + c;
+              fetch_edge<R>(e, next, c);
+              fetch<R>(out.weights + at, e.n_weights, C);
+              if (SECOND && v.weights) fetch<R>(v.weights + at, e.n_weights, C);
+            }
+            const int64_t slot = slots[first + i], p = e.pair[slot], s = e.sender[slot], at = p * e.n_weights * C + c;
+            T *y = mine.y.data() + i * n_y, *u = mine.u.data() + i * n_y;
+            T* rows = sum ? mine.rows.data() + i * e.n_features * R::channels : nullptr;
+            direct(y, e.harmonics + p * n_y, e.sign[slot], mine.parity.data(), n_y);
+            if (SECOND && v.harmonics) direct(u, v.harmonics + p * n_y, e.sign[slot], mine.parity.data(), n_y);
+            if (rows) std::fill_n(rows, e.n_features * R::channels, T(0));
+            edges[i] = {slot, y, u, e.weights + at, e.features + s * size + c, v.weights ? v.weights + at : nullptr,
+                        v.features ? v.features + s * size + c : nullptr, out.weights + at, rows};
           }
-          const int64_t slot = slots[first + i], p = e.pair[slot], s = e.sender[slot], at = p * e.n_weights * C + c;
-          T *y = mine.y.data() + i * n_y, *u = mine.u.data() + i * n_y, *rows = sum ? mine.rows.data() + i * e.n_features * R::channels : nullptr;
-          direct(y, e.harmonics + p * n_y, e.sign[slot], mine.parity.data(), n_y);
-          if (SECOND && v.harmonics) direct(u, v.harmonics + p * n_y, e.sign[slot], mine.parity.data(), n_y);
-          if (rows) std::fill_n(rows, e.n_features * R::channels, T(0));
-          edges[i] = {slot, y, u, e.weights + at, e.features + s * size + c, v.weights ? v.weights + at : nullptr,
-                      v.features ? v.features + s * size + c : nullptr, out.weights + at, rows};
-        }
-        T *g_y = mine.g_y.data(), *lanes = mine.lanes.data();
-        if (H && R::channels < LANES<T>) std::fill_n(g_y, n_y, T(0));
-        if constexpr (SECOND)
-          second_all<T, R, H, E>(plan, 0, edges, C, mine.outer.data(), mine.second.data(), pass == 0, lanes, g_y);
-        else
-          adjoint_all<T, R, H, E>(plan, 0, edges, C, mine.outer.data(), pass == 0, lanes, g_y);
-        for (int i = 0; i < E; ++i)
-          if (edges[i].rows) add_rows<T, R>(edges[i].rows, sum + e.sender[edges[i].slot] * size + c, e.n_features, C);
-        if constexpr (H) {
-          if constexpr (R::channels >= LANES<T>) total_lanes<T>(lanes, g_y, n_y);
-          const int64_t slot = edges[0].slot;
-          add_harmonics(g_y, mine.sent.data(), e.sign[slot], mine.parity.data(), out.harmonics + e.pair[slot] * n_y, n_y, !pass && !c);
-        }
-      });
-      if constexpr (SECOND) couple<T, R>(plan, mine.second.data(), g_g, n, c, C, pass == 0);
+          T *g_y = mine.g_y.data(), *lanes = mine.lanes.data();
+          if (H && R::channels < LANES<T>) std::fill_n(g_y, n_y, T(0));
+          if constexpr (SECOND)
+            second_all<T, R, H, E>(plan, 0, edges, C, mine.outer.data(), mine.second.data(), fresh, lanes, g_y);
+          else
+            adjoint_all<T, R, H, E>(plan, 0, edges, C, mine.outer.data(), fresh, lanes, g_y);
+          for (int i = 0; i < E; ++i)
+            if (edges[i].rows) add_rows<T, R>(edges[i].rows, sum + e.sender[edges[i].slot] * size + c, e.n_features, C);
+          if constexpr (H) {
+            if constexpr (R::channels >= LANES<T>) total_lanes<T>(lanes, g_y, n_y);
+            const int64_t slot = edges[0].slot;
+            add_harmonics(g_y, mine.sent.data(), e.sign[slot], mine.parity.data(), out.harmonics + e.pair[slot] * n_y, n_y, fresh && !c);
+          }
+        });
+      };
+      walk(mine.fresh, true);
+      walk(mine.more, false);
+      if constexpr (SECOND) couple<T, R>(plan, mine.second.data(), g_g, n, c, C, !late);
     });
   });
 }

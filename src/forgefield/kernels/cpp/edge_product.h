@@ -1,6 +1,7 @@
 // Sum over neighbours of radial weight x sender's feature x harmonic, coupled to all degrees: value, adjoint, second order.
-// Receivers are split over the threads; each pair's two directed edges are visited in two passes, so no two threads
-// write to one place and the result does not depend on timing.
+// Receivers are split over the threads. Gradients by what belongs to a pair are stored at the end that is visited first and
+// added to at the other; if that is another thread's, it does so after all threads have met. So no two threads write to one
+// place at a time and the result does not depend on timing.
 #pragma once
 #include <omp.h>
 
@@ -130,43 +131,69 @@ inline void outer_all(const EdgePlan& plan, const T* const* y, const T* const* w
   }
 }
 
-// The order in which receivers are visited, cut where no pair crosses: each island is one thread's own, from its first
-// pass to its second. Without enough islands all threads share all atoms, with a barrier between the passes.
+// The order in which receivers are visited, cut into parts, each of which is one thread's own: where no pair crosses
+// (islands), or, without enough of those, into one part per thread with as many edges each.
 struct Tour {
   const int64_t* visit;
   int64_t atoms;
-  std::vector<int64_t> start;  // of the islands
-  Tour(const int64_t* visit_, const int64_t* sender, int64_t atoms_, int64_t slots, const int64_t* degree) : visit(visit_), atoms(atoms_) {
-    std::vector<int64_t> place(atoms);
+  std::vector<int64_t> place;  // of each atom in the order
+  std::vector<int64_t> start;  // of the parts
+  std::vector<int32_t> part;   // of each place
+  bool apart = true;           // no pair crosses from part to part
+  Tour(const int64_t* visit_, const int64_t* sender, int64_t atoms_, int64_t slots, const int64_t* degree)
+      : visit(visit_), atoms(atoms_), place(atoms_), part(atoms_) {
     for (int64_t k = 0; k < atoms; ++k) place[visit[k]] = k;
-    int64_t reach = 0;  // furthest place that an atom seen so far is paired with
+    int64_t reach = 0, edges = 0;  // reach: furthest place that an atom seen so far is paired with
     for (int64_t k = 0; k < atoms; ++k) {
       if (k >= reach) start.push_back(k);
       reach = std::max(reach, k + 1);
       const int64_t* from = sender + visit[k] * slots;
       for (int64_t i = 0; i < degree[visit[k]]; ++i) reach = std::max(reach, place[from[i]] + 1);
+      edges += degree[visit[k]];
     }
+    const int64_t threads = omp_get_max_threads();
+    if (threads > 1 && int64_t(start.size()) < 2 * threads) divide(degree, edges, threads);
     start.push_back(atoms);
+    for (int64_t p = 0; p < parts(); ++p) std::fill(part.begin() + start[p], part.begin() + start[p + 1], int32_t(p));
   }
-  int64_t islands() const { return int64_t(start.size()) - 1; }
-  bool enough() const { return islands() >= 2 * omp_get_max_threads(); }
+  int64_t parts() const { return int64_t(start.size()) - 1; }
+  // When a directed edge is visited, and whether its pair's gradients are stored then (not added). Of the pairs that cross, every
+  // other one is stored at its later part, so that all threads have as much to do before they meet as after.
+  struct Turn {
+    bool late, fresh;
+  };
+  Turn turn(int64_t atom, int64_t sender, bool forward) const {
+    const int64_t a = place[atom], b = place[sender];
+    if (part[a] == part[b]) return {false, a == b ? forward : a < b};
+    const bool first = ((a + b) & 1) ? a < b : a > b;
+    return {!first, first};
+  }
+
+ private:
+  void divide(const int64_t* degree, int64_t edges, int64_t threads) {
+    apart = false;
+    start.clear();
+    for (int64_t k = 0, seen = 0; k < atoms; seen += degree[visit[k++]])
+      if (int64_t(start.size()) < threads && seen * threads >= edges * int64_t(start.size())) start.push_back(k);
+  }
 };
 
-// Calls work(atom, pass, scratch, copy) for every atom and both passes; `copy` says which sum by senders it may add to.
+// Calls work(atom, late, scratch, copy) for every atom, and once more, late, where pairs cross between threads; `copy` says
+// which sum by senders it may add to.
 template <class S, class F>
-void both_passes(const Tour& tour, const S& blank, F&& work) {
+void each_part(const Tour& tour, const S& blank, F&& work) {
 #pragma omp parallel
   {
     S scratch(blank);
-    if (tour.enough()) {
+    if (tour.apart) {
 #pragma omp for schedule(dynamic, 1)
-      for (int64_t i = 0; i < tour.islands(); ++i)
-        for (int pass = 0; pass < 2; ++pass)
-          for (int64_t k = tour.start[i]; k < tour.start[i + 1]; ++k) work(tour.visit[k], pass, scratch, 0);
+      for (int64_t p = 0; p < tour.parts(); ++p)
+        for (int64_t k = tour.start[p]; k < tour.start[p + 1]; ++k) work(tour.visit[k], false, scratch, 0);
     } else {
-      for (int pass = 0; pass < 2; ++pass) {
-#pragma omp for schedule(static, 4)
-        for (int64_t k = 0; k < tour.atoms; ++k) work(tour.visit[k], pass, scratch, omp_get_thread_num());
+      for (int late = 0; late < 2; ++late) {
+#pragma omp for schedule(static, 1)
+        for (int64_t p = 0; p < tour.parts(); ++p)
+          for (int64_t k = tour.start[p]; k < tour.start[p + 1]; ++k) work(tour.visit[k], bool(late), scratch, p);
       }
     }
   }
@@ -176,7 +203,7 @@ template <class T>
 struct Thread {  // scratch of one thread
   int64_t n_harmonics;
   Scratch<T> outer, second, rows, y, u, parity, g_y, sent, lanes;
-  std::vector<int64_t> slots;
+  std::vector<int64_t> fresh, more;  // slots of an atom's edges whose pairs' gradients are stored, and added to
   Thread(const EdgePlan& plan, int64_t row_size, int64_t n_features, int64_t n)
       : n_harmonics(n), outer(plan.n_outer * row_size), second(plan.n_outer * row_size), rows(2 * n_features * row_size), y(4 * n),
         u(2 * n), parity(n), g_y(n + LANES<T>), sent(n), lanes((n + LANES<T>) * LANES<T>) {

@@ -119,7 +119,7 @@ std::vector<Tensor> edge_product(const Tensor& w, const Tensor& h, const Tensor&
 // Gradients by features: one sum, or, where threads share atoms, one per thread, added in their order.
 Tensor per_thread(const Tensor& h, const Tour& tour, bool wanted) {
   if (!wanted) return at::empty({0}, h.options());
-  return at::zeros({tour.enough() ? 1 : at::get_num_threads(), h.size(0), h.size(1), h.size(2)}, h.options());
+  return at::zeros({tour.apart ? 1 : tour.parts(), h.size(0), h.size(1), h.size(2)}, h.options());
 }
 
 Tensor over_threads(const Tensor& sums, bool wanted) {

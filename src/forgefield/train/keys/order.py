@@ -73,7 +73,12 @@ class OrderKeys(Settings):
         description="A structure that exceeds max_atoms or max_edges by itself: refuse (one message with its index), "
         "or alone (it makes a batch of its own).",
     )
-    num_workers: int = Field(0, ge=0, description="Threads that prepare batches ahead; 0 = none.")
+    num_workers: int = Field(
+        0,
+        ge=0,
+        description="Processes that read structures, find neighbours and build graphs ahead; batches and digits stay "
+        "the same. 0 = none: batches are built between the steps, which is best where the model runs on the CPU.",
+    )
     seed: int = Field(0, ge=0, description="Fixes initial weights, order of the structures and everything random.")
     cycle_steps: int = Field(
         0, ge=0, description="Updates per cycle; a cycle ends with validation and checkpoint. 0 = a cycle is an epoch."

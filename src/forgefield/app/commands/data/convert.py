@@ -42,6 +42,9 @@ def command(
     ] = None,
     overrides: SetOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, once the new one is complete.")] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add all of the inputs to OUT, a store, or nothing.")
+    ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew, do not go on with a killed one.")] = False,
 ) -> None:
     """Convert data sets: several files and formats become one.
@@ -62,6 +65,8 @@ def command(
 
       forgefield data convert old.xyz new.xyz --set data.energy_unit=Ha
 
+      forgefield data convert new.xyz all.store --append
+
       forgefield data convert all.store half.store --with float32=true
 
       forgefield data convert all.store --set "data.lmdb=[{path: a.xyz, fidelity: pbe}, {path: b.db, weight: 0.5}]"
@@ -77,8 +82,11 @@ def command(
     if not settings.lmdb:
         raise ConfigError("nothing to convert", "data convert", "forgefield data convert IN... OUT")
     name = to or ENDINGS.get(target.suffix.lower(), "store")
-    writer: Writer = Catalog(WRITERS).entry(name).build(target, writer_settings(name, options or ()))
-    _check_target(target, [Path(source) for source in settings.lmdb], overwrite, name)
+    _check_target(target, [Path(source) for source in settings.lmdb], overwrite or append, name)
+    if append and target.exists():
+        writer = _appender(target, name, options, overwrite or restart)
+    else:
+        writer: Writer = Catalog(WRITERS).entry(name).build(target, writer_settings(name, options or ()))
     if restart:
         writer.forget()
     skip, started = settings.on_error == "skip", time.monotonic()
@@ -89,13 +97,29 @@ def command(
     _summary(dataset, done, target, name, settings, time.monotonic() - started)
 
 
+def _appender(target: Path, name: str, options: list[str] | None, anew: bool) -> Writer:
+    from forgefield.data.store.appender import StoreAppender
+
+    if name != "store":
+        raise ConfigError(f"format {name} cannot be appended to", "--append", "only a store can: name one")
+    if anew or options:
+        what = "does not go with --overwrite, --restart or --with: the store stays as it is"
+        raise ConfigError(what, "--append", "leave one of them out")
+    return StoreAppender(target)
+
+
 def _check_target(target: Path, inputs: Sequence[Path], overwrite: bool, name: str) -> None:
+    from forgefield.data.server_address import server_address, shown
     from forgefield.data.store.frames import is_store
 
+    if server_address(target) is not None:
+        raise DataError("is a database server, which is only read", shown(target), "name a file: --to ase_db all.db")
     if any(target.resolve() == path.resolve() for path in inputs):
         raise DataError("is both read and written", str(target), "give the result another name")
     if target.exists() and not overwrite:
-        raise DataError("is there already", str(target), "remove it, choose another name, or give --overwrite")
+        more = ", or --append to add to it" if is_store(target) else ""
+        fix = f"remove it, choose another name, or give --overwrite{more}"
+        raise DataError("is there already", str(target), fix)
     replaceable = is_store(target) if name == "store" else target.is_file()
     if target.exists() and not replaceable:
         raise DataError(f"is there, and is not what format {name} replaces", str(target), "remove it yourself")
@@ -126,7 +150,9 @@ def _with_bar(dataset: Dataset, writer: Writer, job: str, skip: bool) -> Convert
 def _summary(
     dataset: Dataset, done: Converted, target: Path, name: str, settings: DataSettings, seconds: float
 ) -> None:
-    rows: list[tuple[str, Any]] = [("inputs", ", ".join(str(source) for source in settings.lmdb))]
+    from forgefield.data.server_address import shown
+
+    rows: list[tuple[str, Any]] = [("inputs", ", ".join(shown(source) for source in settings.lmdb))]
     rows += [("structures", f"{done.n_written}, of {len(dataset)} read")]
     if done.continued:
         rows.append(("continued", f"{done.continued} of them were done by an earlier run"))

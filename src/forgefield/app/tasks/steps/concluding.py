@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ase import Atoms
 from forgefield.app.reports.markup import duration, milli, significant
 from forgefield.app.reports.page import write_report
 from forgefield.app.reports.reading import force_share
-from forgefield.app.tasks.steps.datasets import load_test_data, set_name
+from forgefield.app.tasks.steps.datasets import load_test_data
 from forgefield.app.tasks.steps.evaluating import write_evaluation
 from forgefield.app.tasks.steps.fitting import WORDS, checking_loader
 from forgefield.app.tasks.steps.further import names_in, unit_of
@@ -44,8 +44,7 @@ def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResu
     """
     if not team().leads:
         return TaskResult("", [], [])
-    test = load_test_data(run, potential.elements)
-    metrics = judge(run, potential, data, test)
+    metrics = judge(run, potential, data, load_test_data(run, data, potential.elements))
     trained = _trained(run, potential, data)
     folder = hand_out(run, trained, sample_of(data.val or data.train), metrics)
     run.record.note(status="finished")
@@ -55,11 +54,9 @@ def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResu
     return show(_summary(run, data, result, metrics, report, folder), run.console)
 
 
-def judge(run: Run, potential: Potential, data: TrainingData, test: Dataset | None) -> dict[str, Any]:
+def judge(run: Run, potential: Potential, data: TrainingData, tests: Mapping[str, Dataset]) -> dict[str, Any]:
     """Evaluate the model on the test and validation data and write all down; return the errors by set."""
-    sets: dict[str, Dataset] = {}
-    if test is not None:
-        sets[set_name(run.config.data.test)] = test
+    sets = dict(tests)
     sets["val" if data.val is not None else "train"] = data.checked
     found: dict[str, Any] = {}
     with run.record.stage("evaluation"):
@@ -76,13 +73,14 @@ def judge(run: Run, potential: Potential, data: TrainingData, test: Dataset | No
 
 
 def hand_out(run: Run, potential: Potential, sample: Sequence[Structure], metrics: dict[str, Any]) -> Path | None:
-    """Export the model unless `export.standard_artifacts` is off; return the folder."""
+    """Export the model unless `export.standard_artifacts` is off; return the folder, of several levels the first."""
     if not run.config.export.standard_artifacts:
         return None
     folder = run.folder.root / run.config.export.dir
     with run.record.stage("export"):
-        checks = {}
-        for inside, model in handed_out(potential, run.config.export):
+        checks: list[dict[str, float]] = []
+        handed = handed_out(potential, run.config.export)
+        for inside, model in handed:
             export_artifacts(
                 model,
                 folder / inside,
@@ -90,9 +88,11 @@ def hand_out(run: Run, potential: Potential, sample: Sequence[Structure], metric
                 provenance=provenance(run, metrics),
                 sample=sample,
             )
-            checks[inside] = check_in_ase(folder / inside, model, bare(sample[0], model.heads), run.device)
-    run.record.note(artifacts=str(run.config.export.dir), ase_check=checks.get("", checks))
-    return folder
+            checks.append(check_in_ase(folder / inside, model, bare(sample[0], model.heads), run.device))
+    worst = {name: max(check[name] for check in checks) for name in checks[0]}
+    first = handed[0].folder
+    run.record.note(artifacts=str(run.config.export.dir / first), ase_check=worst)
+    return folder / first
 
 
 def _trained(run: Run, potential: Potential, data: TrainingData) -> Potential:
@@ -217,7 +217,8 @@ def next_commands(run: Run, model: str) -> list[tuple[str, str]]:
     """Return three things to try after training."""
     root, epochs = short(run.folder.root), 2 * run.config.train.epochs
     heads = run.record.content["model"]["heads"]
-    named, asked = (f", head='{heads[-1]}'", f" --head {heads[-1]}") if len(heads) > 1 else ("", "")
+    several = len(heads) > 1 and run.config.export.fidelity == "all"
+    named, asked = (f", head='{heads[-1]}'", f" --head {heads[-1]}") if several else ("", "")
     python = f"from forgefield import ForgeField; calculator = ForgeField.load('{model}'{named})"
     return [
         (

@@ -26,6 +26,7 @@ from forgefield.data.drawing import WeightedDraws
 from forgefield.data.isolated import separate_isolated
 from forgefield.data.parts import PartName, TrainingData, open_part, open_training
 from forgefield.data.reader import Frames
+from forgefield.data.server_address import shown
 from forgefield.data.settings import DataSettings
 from forgefield.data.survey import Survey
 from forgefield.train.settings import TrainSettings
@@ -73,7 +74,8 @@ def load_training_data(run: Run) -> TrainingData:
         run.say(f"note: {data.split.note}")
     n_val = 0 if data.val is None else len(data.val)
     names = " ".join(symbol(z) for z in data.train.elements())
-    run.say(f"data: {len(data.train)} structures to train on, {n_val} to validate on; elements: {names}")
+    kept = f", {len(data.test)} to test on" if data.test is not None else ""
+    run.say(f"data: {len(data.train)} structures to train on, {n_val} to validate on{kept}; elements: {names}")
     if data.replay is not None:
         run.say(describe_replay(data.replay, run.config))
     elif data.draws is not None:
@@ -128,18 +130,30 @@ def note_training_data(run: Run, data: TrainingData) -> None:
     run.record.note(data=described, split=_split_record(data, run.config.data), fingerprint=fingerprint(data))
 
 
-def load_test_data(run: Run, elements: Sequence[int]) -> Dataset | None:
-    """Open the test data, if there are any; frames of one free atom are left out."""
+def load_test_data(run: Run, data: TrainingData, elements: Sequence[int]) -> dict[str, Dataset]:
+    """Return the test data by their names: the file's, then the test part of the split, without free atoms."""
+    sources = run.config.data
+    found: dict[str, Dataset] = {}
+    described = dict(run.record.content.get("data", {}))
     with run.record.stage("reading"):
-        test = open_test(run.config)
-        if test is None:
-            return None
-        test = without_free_atoms(test, run.console)
-        check_elements(test, elements, "the model")
-        check_some_label(test)
-    described = {**run.record.content.get("data", {}), "test": describe(test, run.config.data.test)}
-    run.record.note(data=described)
-    return test
+        for name, test in test_sets(run.config, data).items():
+            found[name] = without_free_atoms(test, run.console)
+            check_elements(found[name], elements, "the model")
+            check_some_label(found[name])
+            paths = sources.train if test is data.test else sources.test
+            described["test" if "test" not in described else name] = describe(found[name], paths)
+    if found:
+        run.record.note(data=described)
+    return found
+
+
+def test_sets(config: RunConfig, data: TrainingData) -> dict[str, Dataset]:
+    """Return what is evaluated after training beside the validation data, by name, as it stands in the files."""
+    test = open_test(config)
+    found = {} if test is None else {set_name(config.data.test): test}
+    if data.test is not None:
+        found["test" if "test" not in found else "test_part"] = data.test
+    return found
 
 
 def open_asked(settings: DataSettings, head: str | None) -> tuple[Dataset, tuple[Path, ...]]:
@@ -237,13 +251,8 @@ def fingerprint(data: TrainingData) -> str:
 
 def describe(dataset: Dataset, paths: Sequence[Path]) -> dict[str, Any]:
     """Return where a data set comes from and what it holds, for the record."""
-    elements: set[int] = set()
-    n_atoms = 0
-    for structure in dataset:
-        elements.update(structure.numbers.tolist())
-        n_atoms += len(structure)
     return {
-        "path": ", ".join(str(p) for p in paths),
+        "path": ", ".join(shown(p) for p in paths),
         "n_structures": len(dataset),
         "n_atoms": int(dataset.survey.n_atoms.sum()),
         "elements": dataset.elements(),
@@ -261,7 +270,10 @@ def set_name(paths: Sequence[Path]) -> str:
 
 def _with_head(data: TrainingData, head: str | None) -> TrainingData:
     val = None if data.val is None else _fill_head(data.val, head)
-    return data._replace(measured=_fill_head(data.measured, head), train=_fill_head(data.train, head), val=val)
+    test = None if data.test is None else _fill_head(data.test, head)
+    return data._replace(
+        measured=_fill_head(data.measured, head), train=_fill_head(data.train, head), val=val, test=test
+    )
 
 
 def _fill_head(dataset: Dataset, head: str | None) -> Dataset:
@@ -275,6 +287,7 @@ def _split_record(data: TrainingData, settings: DataSettings) -> dict[str, Any]:
     if data.split is not None:
         how = f"{100 * data.split.fraction:.3g} % of the training data, drawn with seed {data.split.seed}"
         how = how if data.split.method == "random" else f"{how}, {data.split.method}"
+        how = data.split.method if data.split.method.startswith("as ") else how
         more = {name: len(getattr(data.split, name)) for name in ("test", "left_out")}
         return {**sizes, **{k: v for k, v in more.items() if v}, "hash": data.split.hash, "how": how}
     return {**sizes, "hash": "", "how": "data.val" if settings.val else "no validation data"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,38 +19,84 @@ MOST = 10_000  # structures that are looked at before training; about ten second
 OWN_SPLIT = ("leaked_duplicates", "leaked_near_duplicates")
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What the doctor found in the data of a run.
+
+    Args:
+        found: all findings, severe ones first.
+        looked_at: structures that were looked at.
+        total: structures of training and validation data.
+        accepted: names of `data.accept`.
+    """
+
+    found: Sequence[Finding]
+    looked_at: int
+    total: int
+    accepted: Sequence[str]
+
+    @property
+    def unused(self) -> list[str]:
+        """Accepted names that were not found."""
+        return sorted(set(self.accepted) - {f.name for f in self.found if f.level == "severe"})
+
+    @property
+    def stopping(self) -> list[Finding]:
+        """Severe findings that were not accepted."""
+        return [f for f in self.found if f.level == "severe" and f.name not in self.accepted]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know, though it stops nothing."""
+        return [f"{f.name}: {f.text}" for f in self.found if f.level == "warning"]
+
+    @property
+    def remarks(self) -> list[str]:
+        """How much was looked at, what was accepted, and what was accepted in vain."""
+        few = f"looked at {self.looked_at:,} of {self.total:,} structures; all: forgefield data doctor"
+        known = [f for f in self.found if f.level == "severe" and f.name in self.accepted]
+        lines = [few] if self.looked_at < self.total else []
+        lines += [f"accepted: {f.name}: {f.text}" for f in known]
+        return [*lines, *(f"data.accept names {name}, which was not found" for name in self.unused)]
+
+    def check(self) -> None:
+        """Refuse data that would spoil the model.
+
+        Raises:
+            DataError: something severe was found that was not accepted.
+        """
+        if self.stopping:
+            raise _refusal(self.stopping)
+
+
+def look_at_training_data(data: TrainingData, accepted: Sequence[str]) -> Examined:
+    """Look for what would poison the model, in at most `MOST` structures."""
+    parts, total = _parts(data)
+    found = [_of_own_split(f) if data.split is not None else f for f in examine(parts)]
+    return Examined(found, sum(map(len, parts.values())), total, tuple(accepted))
+
+
 def examine_training_data(run: Run, data: TrainingData) -> None:
     """Look for what would poison the model, tell and record it.
 
     Raises:
         DataError: something severe was found that `data.accept` does not name.
     """
-    with run.record.stage("doctor"):
-        parts, total = _parts(data)
-        looked_at = sum(map(len, parts.values()))
-        found = [_of_own_split(f) if data.split is not None else f for f in examine(parts)]
     accepted = run.config.data.accept
-    told = [f for f in found if f.level != "info"]
-    unused = sorted(set(accepted) - {f.name for f in found if f.level == "severe"})
+    with run.record.stage("doctor"):
+        result = look_at_training_data(data, accepted)
     run.record.note(
         doctor={
-            "structures": total,
-            "looked_at": looked_at,
-            "accepted": [name for name in accepted if name not in unused],
-            "accepted_but_not_found": unused,
-            "findings": [_record(f, accepted) for f in found],
+            "structures": result.total,
+            "looked_at": result.looked_at,
+            "accepted": [name for name in accepted if name not in result.unused],
+            "accepted_but_not_found": result.unused,
+            "findings": [_record(f, accepted) for f in result.found],
         }
     )
-    if looked_at < total:
-        run.say(f"doctor: looked at {looked_at:,} of {total:,} structures; all: forgefield data doctor")
-    for finding in told:
-        if finding.level == "warning" or finding.name in accepted:
-            run.say(f"doctor: {'accepted: ' if finding.level == 'severe' else ''}{finding.name}: {finding.text}")
-    for name in unused:
-        run.say(f"doctor: data.accept names {name}, which was not found")
-    stopping = [f for f in told if f.level == "severe" and f.name not in accepted]
-    if stopping:
-        raise _refusal(stopping)
+    for line in (*result.remarks, *result.warnings):
+        run.say(f"doctor: {line}")
+    result.check()
 
 
 def _parts(data: TrainingData) -> tuple[dict[str, Dataset], int]:
@@ -75,6 +122,7 @@ def _of_own_split(finding: Finding) -> Finding:
 def _record(finding: Finding, accepted: Collection[str]) -> dict[str, object]:
     plain = finding.to_json()
     plain["places"] = plain["places"][:10]
+    plain.pop("groups", None)
     return {**plain, "accepted": finding.level == "severe" and finding.name in accepted}
 
 

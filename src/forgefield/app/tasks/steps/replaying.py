@@ -73,7 +73,8 @@ def count_replay(replay: Replay, config: RunConfig) -> dict[str, Any]:
 def describe_replay(replay: Replay, config: RunConfig) -> str:
     """Return the same in one line."""
     found = count_replay(replay, config)
-    of_batch = ""
+    limits = config.train.limits
+    of_batch = "" if limits.plain else f"; spread evenly over batches of {limits.describe()}"
     if found["old_per_batch"] is not None:
         low, high = found["old_per_batch"]
         of_batch = f"; {low if low == high else f'{low} to {high}'} of {found['batch_size']} in a batch"

@@ -12,6 +12,7 @@ from forgefield.data.doctor.close import broken_rows, close_pairs
 from forgefield.data.doctor.finding import Finding
 from forgefield.data.doctor.lengths import units_of
 from forgefield.data.doctor.regression import Residuals, residuals
+from forgefield.data.doctor.smooth import left_by_others
 from forgefield.data.doctor.survey import Survey
 
 SURPRISING, TAIL = 6.0, 3.2  # usual deviations; times what 96 % of the structures stay below
@@ -19,6 +20,7 @@ NOTABLE = 0.02  # eV/atom: smaller ones are not told
 MOST_OUTLIERS = 0.05
 VALLEY, BROAD = 0.15, 1.25  # jumps within this factor of the border, over those beyond it
 MINORITY, FEWEST_MIXED = 0.05, 40
+ROUNDS, SMOOTH = 10, 8.0  # of the sorting into two groups; neighbours that count as much as a fit of all
 PER_ATOM = 0.1
 FORCE_FACTOR, FORCE_LEAST = 6.0, 5.0  # times the next usual, eV/Å
 UNSQUEEZED = 0.75
@@ -89,7 +91,7 @@ def _second_group(survey: Survey, found: Residuals) -> tuple[np.ndarray, float]:
     for _ in range(5):  # those without a jump side with the structures like them
         lent = np.bincount(one[calm], score[other[calm]], size) + np.bincount(other[calm], score[one[calm]], size)
         score = np.where(score == 0, np.sign(lent), score)
-    score = _lonely(survey, found, score)
+    score = _settled(survey, found, _lonely(survey, found, score))
     upper, lower = np.flatnonzero(score > 0), np.flatnonzero(score < 0)
     smaller = upper if len(upper) <= len(lower) else lower
     if len(smaller) < max(3, MINORITY * size):
@@ -100,16 +102,54 @@ def _second_group(survey: Survey, found: Residuals) -> tuple[np.ndarray, float]:
 def _lonely(survey: Survey, found: Residuals, score: np.ndarray) -> np.ndarray:
     """Side of those that have no structure like them: the one on which a fit of the others fits them better."""
     known, lone = np.flatnonzero(score), np.flatnonzero(score == 0)
-    n = survey.atoms[found.rows].astype(np.float64)
-    columns = np.concatenate(
-        [survey.composition[found.rows] / n[:, None], survey.cloud[found.rows], score[:, None]], axis=1
-    )
-    energy = survey.energy[found.rows] / n
+    columns, energy = _columns(survey, found, score)
     if not len(lone) or len(known) < 2 * columns.shape[1]:
         return score
     weights, *_ = np.linalg.lstsq(columns[known], energy[known], rcond=1e-10)
     left = energy - columns @ weights
     return np.where(score == 0, np.where(left * weights[-1] >= 0, 1.0, -1.0), score)
+
+
+def _columns(survey: Survey, found: Residuals, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a fit of both groups goes by, the side last, and the energies per atom."""
+    n = survey.atoms[found.rows].astype(np.float64)
+    shares = survey.composition[found.rows] / n[:, None]
+    columns = np.concatenate([shares, survey.cloud[found.rows], score[:, None]], axis=1)
+    return columns, survey.energy[found.rows] / n
+
+
+def _settled(survey: Survey, found: Residuals, score: np.ndarray) -> np.ndarray:
+    """Each structure on the side that its energy suits better: beside the structures like it, and in a fit of all."""
+    one, other, jumps = found.jumps
+    size = len(score)
+    for _ in range(ROUNDS):
+        across = score[one] * score[other] < 0
+        if not across.any():
+            break
+        half = 0.5 * float(np.median(np.abs(jumps[across])))
+        left = _left(survey, found, score, half)
+        costs = []
+        for side in (1.0, -1.0):
+            own = np.abs(jumps - half * (side - score[other]))
+            their = np.abs(jumps - half * (score[one] - side))
+            votes = np.bincount(one, own, size) + np.bincount(other, their, size)
+            costs.append(votes / SMOOTH + np.abs(left - half * side))
+        new = np.where(costs[0] < costs[1], 1.0, -1.0)
+        if (new == score).all():
+            break
+        score = new
+    return score
+
+
+def _left(survey: Survey, found: Residuals, score: np.ndarray, half: float) -> np.ndarray:
+    """What all others leave of each energy, the gap between the groups included."""
+    columns, energy = _columns(survey, found, score)
+    flat = energy - half * score
+    left = left_by_others(survey.cloud[found.rows], columns[:, : survey.composition.shape[1]], flat)
+    if left is None:
+        weights, *_ = np.linalg.lstsq(columns[:, :-1], flat, rcond=1e-10)
+        left = flat - columns[:, :-1] @ weights
+    return left + half * score
 
 
 def _valley(jumps: np.ndarray) -> float | None:

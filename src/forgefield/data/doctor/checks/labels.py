@@ -63,7 +63,7 @@ def _ranks(survey: Survey) -> Iterator[Finding]:
             continue
         counts = np.unique(survey.composition[rows], axis=0).astype(np.float64)
         there = np.flatnonzero(counts.any(axis=0))
-        _, sizes, axes = np.linalg.svd(counts[:, there], full_matrices=True)
+        _, sizes, axes = np.linalg.svd(np.linalg.qr(counts[:, there], mode="r"), full_matrices=True)
         rank = int((sizes > 1e-8 * sizes.max()).sum())
         if rank == len(there):
             continue

@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
 from forgefield.data.doctor.finding import Finding
-from forgefield.data.doctor.survey import Survey
+from forgefield.data.doctor.survey import Survey, by_value
 
 CORRELATED = 0.5  # of the usual distance of two frames: frames that follow each other are closer in a trajectory
 LIKE = 0.05  # of the usual distance: such a training frame foretells the held one
@@ -102,8 +102,9 @@ def _by_names(survey: Survey, train: np.ndarray, held: np.ndarray) -> np.ndarray
 def _by_distances(survey: Survey, train: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Held structures that lie much closer to a training structure than usual, in compositions that vary enough."""
     touched: list[int] = []
-    for kind in np.unique(survey.kind[held]):
-        known, asked = train[survey.kind[train] == kind], held[survey.kind[held] == kind]
+    both = np.concatenate([train, held])
+    for places in by_value(survey.kind[both]):
+        known, asked = both[places[places < len(train)]], both[places[places >= len(train)]]
         if len(known) < FEWEST or not len(asked):
             continue
         usual = _usual(survey, known)

@@ -10,7 +10,7 @@ from forgefield.core.catalog import Entry
 from forgefield.core.settings import Settings
 from forgefield.data.doctor.finding import Finding
 from forgefield.data.doctor.lengths import units_of
-from forgefield.data.doctor.survey import Survey
+from forgefield.data.doctor.survey import Survey, by_value
 
 OVERLAP = 0.5  # of the sum of covalent radii
 IMAGE_OVERLAP = 0.6  # the same, of images
@@ -65,8 +65,9 @@ def _outside(survey: Survey) -> np.ndarray:
     share = np.full(len(survey), np.nan)
     formulas = survey.composition // np.gcd.reduce(survey.composition, axis=1)[:, None]
     codes = np.unique(formulas, axis=0, return_inverse=True)[1].reshape(-1)
-    for code in np.unique(codes[survey.volume > 0]):
-        rows = np.flatnonzero((codes == code) & (survey.volume > 0))
+    filled = np.flatnonzero(survey.volume > 0)
+    for places in by_value(codes[filled]):
+        rows = filled[places]
         each = survey.volume[rows] / survey.atoms[rows]
         share[rows] = each / np.median(each)
     return (share < DENSE) & (survey.numbers["width"] > WIDE)

@@ -29,6 +29,8 @@ class Piece(NamedTuple):
     graph: Graph
     basis: Tensor  # (P, B)
     harmonics: list[Tensor]  # from `spread_harmonics`
+    pairs: Tensor | None = None  # (P,), which ones they are; None: all
+    atoms: Tensor | None = None  # (N,), those joined by them; None: all
 
 
 class Surroundings(NamedTuple):
@@ -39,16 +41,29 @@ class Surroundings(NamedTuple):
     species: Tensor  # (N,)
     basis: Tensor  # (P, B)
     pieces: list[Piece]  # of the pairs; several only where no gradients are recorded
+    keep: bool  # radial weights are kept for the adjoint, not computed again
+
+
+EdgeFactors = tuple[tuple[Tensor, ...], list[Tensor]]  # what the adjoints of edge product and radial network need
 
 
 class Saved(NamedTuple):
     """What the adjoint of a layer needs."""
 
     up: Tensor
-    edge: tuple[Tensor, ...] | None  # None: pieces are computed again
-    radial: list[Tensor] | None
+    edges: list[EdgeFactors]  # of each piece; empty: computed again
     slopes: list[Tensor]
     density: tuple[Tensor, ...]
+
+
+def join_pairs(parts: list[Tensor], pieces: list[Piece]) -> Tensor:
+    """Put rows of the pieces' pairs into the order of the batch, (P, ...)."""
+    if pieces[0].pairs is None:
+        return parts[0]
+    whole = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))
+    for part, piece in zip(parts, pieces, strict=True):
+        whole.index_copy_(0, piece.pairs, part)  # type: ignore[arg-type]
+    return whole
 
 
 def normal(*shape: int) -> nn.Parameter:
@@ -129,7 +144,7 @@ class Layer(nn.Module):
             saved: for `adjoint`.
         """
         up = self._by_degree(features, self.features_in, self.up)
-        messages, saved_edge, saved_radial = self._messages(up, near.pieces)
+        messages, edges = self._messages(up, near)
         summed, saved_density = self._norm(near, messages)
         if not self.has_residual:
             summed = self._skip(summed, self.skip_degrees, self.skip_degrees, near.counts)
@@ -137,19 +152,31 @@ class Layer(nn.Module):
         out = self._by_degree(values, self.features_out, self.mix)
         if self.has_residual:
             out = out + self._skip(features, self.features_in, self.features_out, near.counts)
-        return out, Saved(up, saved_edge, saved_radial, slopes, saved_density)
+        return out, Saved(up, edges, slopes, saved_density)
 
-    def _messages(self, up: Tensor, pieces: list[Piece]) -> tuple[list[Tensor], tuple | None, list | None]:
-        """Messages per degree, with what the adjoint needs if there is one piece only."""
-        total: list[Tensor] | None = None
-        saved_edge = saved_radial = None
-        for piece in pieces:
-            radial, saved_radial = self.radial(piece.basis)
-            weights = radial.unflatten(1, (len(self.edge.paths), self.channels))
-            messages, saved_edge = self.edge(weights, up, piece.harmonics, piece.graph)
-            total = messages if total is None else [a.add_(b) for a, b in zip(total, messages, strict=True)]
-        assert total is not None
-        return (total, saved_edge, saved_radial) if len(pieces) == 1 else (total, None, None)
+    def _messages(self, up: Tensor, near: Surroundings) -> tuple[list[Tensor], list[EdgeFactors]]:
+        """Messages per degree, and what the adjoint needs of each piece."""
+        if near.pieces[0].atoms is None:
+            factors = self._edge_factors(up, near.pieces[0])
+            messages, edge = self.edge(*factors[0], near.pieces[0].harmonics, near.pieces[0].graph)
+            return messages, [(edge, factors[1])]
+        n, c = up.shape[0], self.channels
+        total = [up.new_zeros((n, 2 * l + 1, self.edge.n_paths(l) * c)) for l in range(self.edge.max_degree + 1)]
+        kept: list[EdgeFactors] = []
+        for piece in near.pieces:
+            factors = self._edge_factors(up, piece)
+            messages, edge = self.edge(*factors[0], piece.harmonics, piece.graph)
+            for whole, part in zip(total, messages, strict=True):
+                whole.index_add_(0, piece.atoms, part)  # type: ignore[arg-type]
+            if near.keep:
+                kept.append((edge, factors[1]))
+        return total, kept
+
+    def _edge_factors(self, up: Tensor, piece: Piece) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+        """Radial weights and features of a piece, and what the radial network's adjoint needs."""
+        values, radial = self.radial(piece.basis)
+        features = up if piece.atoms is None else up.index_select(0, piece.atoms)
+        return (values.unflatten(1, (len(self.edge.paths), self.channels)), features), radial
 
     def _messages_adjoint(
         self, g: list[Tensor], saved: Saved, pieces: list[Piece]
@@ -157,16 +184,18 @@ class Layer(nn.Module):
         """Gradients by the basis (P, B), the senders' features (None in the first layer) and each piece's harmonics."""
         bases, harmonics = [], []
         g_up: Tensor | None = None
-        for piece in pieces:
-            edge, radial = saved.edge, saved.radial
-            if edge is None or radial is None:
-                values, radial = self.radial(piece.basis)
-                edge = (values.unflatten(1, (len(self.edge.paths), self.channels)), saved.up)
-            found = self.edge.adjoint(g, edge, piece.harmonics, piece.graph, not self.first)
+        for k, piece in enumerate(pieces):
+            edge, radial = saved.edges[k] if saved.edges else self._edge_factors(saved.up, piece)
+            mine = g if piece.atoms is None else [x.index_select(0, piece.atoms) for x in g]
+            found = self.edge.adjoint(mine, edge, piece.harmonics, piece.graph, not self.first)
             bases.append(self.radial.adjoint(found[0].flatten(1), radial))
             harmonics.append(found[2])
-            g_up = found[1] if g_up is None or found[1] is None else g_up.add_(found[1])
-        return torch.cat(bases, 0) if len(bases) > 1 else bases[0], g_up, harmonics
+            if piece.atoms is None or found[1] is None:
+                g_up = found[1]
+            else:
+                g_up = torch.zeros_like(saved.up) if g_up is None else g_up
+                g_up.index_add_(0, piece.atoms, found[1])
+        return join_pairs(bases, pieces), g_up, harmonics
 
     def _norm(self, near: Surroundings, messages: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Mixed messages over the number of neighbours: the average, or learned per atom."""

@@ -8,19 +8,26 @@ import math
 import torch
 from torch import Tensor, nn
 
+from forgefield.graph.division import divide_pairs
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.kernels.choice import compiled
 from forgefield.models.architecture import Architecture, ArchitectureContext, AtomTerm, Axis
-from forgefield.models.architectures.mace.layer import Layer, Piece, Surroundings
+from forgefield.models.architectures.mace.layer import Layer, Piece, Surroundings, join_pairs
 from forgefield.models.architectures.mace.readout import GatedReadout, LinearReadout
 from forgefield.models.architectures.mace.settings import MaceSettings
 from forgefield.models.blocks.edge_product import collect_harmonics, spread_harmonics
 from forgefield.models.blocks.harmonics import SphericalHarmonics
 from forgefield.models.blocks.radial import RadialBasis
 
-PIECE_BYTES = 128 * 2**20
-"""Radial weights of so many pairs are held at a time in inference; their gradients take as much again."""
+WHOLE_BYTES = 128 * 2**20
+"""Radial weights up to this size are held for all pairs at once in inference; their gradients take as much again."""
+PIECE_BYTES = 28 * 2**20
+"""Beyond, those of so many pairs at a time: below 32 MiB glibc keeps memory for the next piece."""
+KEPT_BYTES = 2**30
+"""Of all layers and pieces, kept between energies and forces; beyond, radial weights are computed twice."""
+PIECE_PAIRS = 4096
+"""Pairs of a piece at least: the smaller pieces are, the more atoms have pairs in several."""
 
 
 class Mace(Architecture):
@@ -103,28 +110,32 @@ class Mace(Architecture):
         z_first, z_second = numbers.index_select(0, graph.pair_first), numbers.index_select(0, graph.pair_second)
         basis, d_basis = self.radial(r, z_first, z_second)
         values, jacobian = self.harmonics(unit)
-        near = Surroundings(graph, counts, species, basis, self._pieces(graph, basis, values))
+        pieces = self._pieces(graph, basis, values)
+        keep = len(pieces) == 1 or self._radial_bytes(basis) <= KEPT_BYTES
+        near = Surroundings(graph, counts, species, basis, pieces, keep)
         energy, g_basis, g_harmonics = self._run(near)
         g_unit = (g_harmonics.unsqueeze(2) * jacobian).sum(1)
         g_tangent = (g_unit - unit * (g_unit * unit).sum(1, keepdim=True)) / r
         return AtomTerm(energy, g_tangent + unit * (g_basis * d_basis).sum(1, keepdim=True))
 
+    def _radial_bytes(self, basis: Tensor) -> int:
+        """What the radial networks of all layers hold for the adjoint: weights, values and slopes inside."""
+        of_pair = [
+            len(layer.edge.paths) * self.settings.channels + 2 * sum(self.settings.radial_mlp) for layer in self.layers
+        ]
+        return sum(of_pair) * basis.shape[0] * basis.element_size()
+
     def _pieces(self, graph: Graph, basis: Tensor, harmonics: Tensor) -> list[Piece]:
-        """Cut the pairs so that radial weights stay small; whole where gradients are recorded or the code is plain."""
-        n_paths = max(len(layer.edge.paths) for layer in self.layers)
-        n_pairs = basis.shape[0]
-        if torch.is_grad_enabled() or not compiled(basis):
-            size = n_pairs
-        else:
-            size = max(1, PIECE_BYTES // (n_paths * self.settings.channels * basis.element_size()))
-        if size >= n_pairs:
-            return [Piece(graph, basis, spread_harmonics(harmonics, self.settings.max_ell, graph))]
+        """Divide the pairs so that radial weights stay small; not where gradients are recorded or the code is plain."""
+        n_paths, n_pairs = max(len(layer.edge.paths) for layer in self.layers), basis.shape[0]
+        per_pair = n_paths * self.settings.channels * basis.element_size()
+        degree = self.settings.max_ell
+        if torch.is_grad_enabled() or not compiled(basis) or n_pairs * per_pair <= WHOLE_BYTES:
+            return [Piece(graph, basis, spread_harmonics(harmonics, degree, graph))]
         found = []
-        for start, some in zip(range(0, n_pairs, size), basis.split(size), strict=True):
-            inside = (graph.table_pair >= start) & (graph.table_pair < start + size)
-            part = graph._replace(table_pair=(graph.table_pair - start) * inside, table_sign=graph.table_sign * inside)
-            some_harmonics = harmonics[start : start + size]
-            found.append(Piece(part, some, spread_harmonics(some_harmonics, self.settings.max_ell, part)))
+        for pairs, atoms, part in divide_pairs(graph, max(PIECE_PAIRS, PIECE_BYTES // per_pair)):
+            some = harmonics.index_select(0, pairs)
+            found.append(Piece(part, basis.index_select(0, pairs), spread_harmonics(some, degree, part), pairs, atoms))
         return found
 
     def _run(self, near: Surroundings) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,9 +168,8 @@ class Mace(Architecture):
             g_features, part, parts = layer.adjoint(g, all_saved[k], near)
             g_bases.append(part)
             g_slots.append(parts)
-        g_basis = functools.reduce(torch.add, g_bases)
-        gathered = []
+        g_harmonics = []
         for k, piece in enumerate(near.pieces):
             same = zip(*(of_layer[k] for of_layer in g_slots), strict=True)
-            gathered.append(collect_harmonics([functools.reduce(torch.add, parts) for parts in same], piece.graph))
-        return energy, g_basis, torch.cat(gathered, 0) if len(gathered) > 1 else gathered[0]
+            g_harmonics.append(collect_harmonics([functools.reduce(torch.add, parts) for parts in same], piece.graph))
+        return energy, functools.reduce(torch.add, g_bases), join_pairs(g_harmonics, near.pieces)
