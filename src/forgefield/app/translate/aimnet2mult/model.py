@@ -132,7 +132,10 @@ def _physics(given: Settings, sheet: Sheet, found: dict[str, list[str]]) -> None
         block = f"{OUTPUTS}.{found['DFTD3'][0]}.kwargs"
         words = [word for word in ("s6", "s8", "a1", "a2") if given.has(f"{block}.{word}")]
         terms["d3"] = {word: given.get(f"{block}.{word}") for word in words}
-        notes.append("DFTD3 sums all pairs there, those within 20 Å here")
+        notes.append(
+            "DFTD3 sums all pairs there, those within 20 Å here; it is for labels that include dispersion: "
+            "say so in data.fidelities"
+        )
     _unread(given, sheet, found)
     if terms:
         sheet.put("model.physics", terms, "; ".join(notes))
