@@ -275,6 +275,7 @@ def test_a_loss_that_is_no_number_is_an_error_before_the_run(data):
     with pytest.raises(ForgeError, match="not finite"):
         forecast(config("train.force_weight=1e38"))
     text = GOOD.replace("train:\n", "train:\n  force_weight: 1e38\n")
+    text = text.replace("  train: train.xyz\n", "  train: train.xyz\n  accept: [forces_unit]\n")
     assert text != GOOD
     write_run(data, text)
     result = check("--dry-run")

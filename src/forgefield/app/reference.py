@@ -128,7 +128,7 @@ def look_up(key: str) -> list[FieldHelp]:
     if key in spelled:
         return [table[spelled[key]]]
     if parts[0] == "model" and len(parts) == 2:
-        found = [help for path, help in table.items() if path.startswith("model.") and path.endswith(f".{parts[1]}")]
+        found = [table[f"model.{name}.{parts[1]}"] for name in architectures() if f"model.{name}.{parts[1]}" in table]
         if found:
             return found
     if len(parts) == 1:
@@ -152,7 +152,9 @@ def _suggestion(key: str, table: dict[str, FieldHelp]) -> str:
     inside = {path.rsplit(".", 1)[-1]: path for path in table if path.rpartition(".")[0] == block}
     near = nearest(word, inside)
     if near is None:
-        everywhere = {path.rsplit(".", 1)[-1]: path for path in reversed(table)}
+        # Keys of physics terms are named alike in many places: the others go first.
+        first = sorted(reversed(table), key=lambda path: not path.startswith("model.physics."))
+        everywhere = {path.rsplit(".", 1)[-1]: path for path in first}
         near = nearest(word, everywhere)
         inside = everywhere
     if near is None and "." in key:

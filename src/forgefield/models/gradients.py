@@ -36,7 +36,7 @@ class Gradients(NamedTuple):
         forces = sum_by(self.vectors, graph.pair_first, n) - sum_by(self.vectors, graph.pair_second, n)
         if self.far is not None:
             forces = forces + sum_by(self.far, graph.far_first, n) - sum_by(self.far, graph.far_second, n)
-        return forces if self.positions is None else forces - self.positions
+        return forces if self.positions is None else forces - self.positions.to(forces.dtype)
 
     def stress(self, geometry: Geometry) -> Tensor:
         """Strain derivative by volume, symmetrised, (S, 3, 3), eV/Å^3; zero where the cell has no volume."""
