@@ -116,10 +116,10 @@ def test_translation_and_images(potential):
 def test_float32_forces_do_not_depend_on_the_distance_from_the_origin(backend):
     """By 1000 Å float32 positions have steps of 6e-5 Å: subtracting them would change forces by far more than here."""
     single, box = make(backend, torch.float32), np.diag([2.9, 3.1, 40.0])
-    slab = Structure(np.array([14, 8]), crystal().positions, box, np.array([True, True, False]))
+    slab = atoms(np.array([14, 8]), crystal().positions, box, np.array([True, True, False]))
     here = [molecule(), crystal(), slab]
     moves = np.array([[1000.0, -1000.0, 1000.0], [0.0, 1000.0, 0.0], [-1000.0, 0.0, 2000.0]])
-    away = [Structure(s.numbers, s.positions + m, s.cell, s.pbc) for s, m in zip(here, moves, strict=True)]
+    away = [atoms(s.numbers, s.positions + m, s.cell, s.pbc) for s, m in zip(here, moves, strict=True)]
     a, b = predict(single, *here), predict(single, *away)
     assert b.forces.dtype == torch.float32
     assert close(a.forces, b.forces, 1e-6 * float(a.forces.abs().max()))
