@@ -35,11 +35,11 @@ def graph_of(term, structures, heads=("default",), dtype=torch.float64):
 
 def total(term, graph, charges=None):
     """Run a term and put its share together as the potential does; charges in the order of the structures."""
-    q = None if charges is None else torch.as_tensor(charges, dtype=graph.positions.dtype)[graph.order]
+    q = None if charges is None else torch.as_tensor(charges, dtype=graph.cell.dtype)[graph.order]
     geometry = Geometry(graph, graph.pair_vectors(), graph.far_vectors())
     share = term(geometry, q)
     n, s = graph.n_atoms, graph.n_structures
-    gradient = torch.zeros_like(graph.positions) if share.positions is None else share.positions
+    gradient = graph.cell.new_zeros(n, 3) if share.positions is None else share.positions
     strain = torch.zeros_like(graph.cell) if share.strain is None else share.strain
     lists = [(share.vectors, geometry.vectors, graph.pair_first, graph.pair_second)]
     lists.append((share.far, geometry.far, graph.far_first, graph.far_second))

@@ -52,4 +52,4 @@ def gaussian_clouds(graph: Graph, charges: Tensor, cell: Cell, width: float) -> 
     identity = torch.eye(3, dtype=charges.dtype, device=charges.device)
     strain = (-0.5 * total * sea).reshape(-1, 1, 1) * identity
     slope = own + of_atoms
-    return Lattice(0.5 * charges * slope, torch.zeros_like(graph.positions), strain, slope)
+    return Lattice(0.5 * charges * slope, charges.new_zeros(graph.n_atoms, 3), strain, slope)

@@ -45,13 +45,13 @@ class Mesh(nn.Module):
         """Sum over the structures of a batch; gradients can be differentiated by the charges once more."""
         learn = torch.is_grad_enabled() and charges.requires_grad
         with torch.enable_grad():
-            positions = graph.positions.detach().requires_grad_()
+            positions = graph.positions.detach().to(graph.cell.dtype).requires_grad_()
             cell = graph.cell.detach().requires_grad_()
             q = charges if learn else charges.detach().requires_grad_()
             energies = self._energies(graph, positions, cell, q)
             by_x, by_cell, by_q = torch.autograd.grad(energies.sum(), (positions, cell, q), create_graph=learn)
         strain = torch.bmm(graph.cell.transpose(1, 2), by_cell)
-        outer = (graph.positions.unsqueeze(2) * by_x.unsqueeze(1)).reshape(-1, 9)
+        outer = (positions.detach().unsqueeze(2) * by_x.unsqueeze(1)).reshape(-1, 9)
         strain = strain + strain.new_zeros(len(cell), 9).index_add(0, graph.structure, outer).reshape(-1, 3, 3)
         strain = 0.5 * (strain + strain.transpose(1, 2))
         return Lattice(energies if learn else energies.detach(), by_x, strain, by_q)
