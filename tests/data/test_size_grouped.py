@@ -247,3 +247,17 @@ def test_the_user_is_told_what_is_lost(tmp_path):
         write(tmp_path / "b.h5", [s])[0]
         == "AIMNet2's layout has no place for: fixed (1 structures), weight (1 structures)"
     )
+
+
+def test_three_atoms_keep_their_stress_and_quadrupole(tmp_path):
+    """(n, 3, 3) is the shape of a tensor per structure and of a vector per atom."""
+    from forgefield.data.writers.size_grouped import SizeGroupedSettings, SizeGroupedWriter
+
+    labels = {"energy": 1.0, "stress": np.diag([1.0, 2.0, 3.0]), "quadrupole": np.diag([1.0, 1.0, -2.0])}
+    writer = SizeGroupedWriter(tmp_path / "a.h5", SizeGroupedSettings(precision="float64"))
+    writer.add(Structure([8, 1, 1], np.eye(3), 5 * np.eye(3), [True] * 3, labels=labels))
+    writer.finish()
+    (found,) = open_dataset(tmp_path / "a.h5")
+    assert sorted(found.labels) == sorted(labels)
+    np.testing.assert_allclose(found.labels["stress"], labels["stress"], atol=1e-12)
+    np.testing.assert_allclose(found.labels["quadrupole"], labels["quadrupole"], atol=1e-12)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +66,7 @@ class Given:
 
     def __init__(self, keys: Mapping[str, Key], nodes: Mapping[str, Node], source: Path) -> None:
         self.source = source
+        self.title = source.name
         self.places = {name: str(node.place) for name, node in nodes.items()}
         self.values = {name: key.default for name, key in keys.items()}
         self.values |= {name: _typed(keys[name].kind, node.plain(), name, node) for name, node in nodes.items()}
@@ -125,6 +126,16 @@ class Dialect(ABC):
     program: str
     keys: Mapping[str, Key]
     aliases: Mapping[str, str]
+
+    def read(self, words: Sequence[str]) -> Given:
+        """Read what the command line names: one settings file, unless a dialect says otherwise.
+
+        Raises:
+            ConfigError: there are several, or the file cannot be read.
+        """
+        if len(words) != 1:
+            raise ConfigError(f"{self.program} has one settings file", words[1], f"keep one of {', '.join(words)}")
+        return read_given(self, Path(words[0]))
 
     @abstractmethod
     def translate(self, given: Given, sheet: Sheet) -> None:
@@ -197,16 +208,16 @@ def refuse_lost(sheet: Sheet, given: Given) -> None:
         raise ConfigError("\n".join(lines))
 
 
-def own_default(path: str) -> Any:
-    """Return the default of a key of run.yaml; `model.` is followed by MACE's keys.
+def own_default(path: str, backend: str = "mace") -> Any:
+    """Return the default of a key of run.yaml; below `model.` stand the keys of the architecture too.
 
     Raises:
         KeyError: there is no such key.
     """
     parts = tuple(path.split("."))
     field_info = field_at(RunConfig, parts)
-    if parts[0] == "model":
-        field_info = Catalog(ARCHITECTURES).entry("mace").settings.model_fields[parts[1]]
+    if field_info is None and parts[0] == "model":
+        field_info = field_at(Catalog(ARCHITECTURES).entry(backend).settings, parts[1:])
     if field_info is None:
         raise KeyError(path)
     return None if field_info.is_required() else field_info.get_default(call_default_factory=True)

@@ -13,7 +13,6 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.morse import MorsePotential
 from ase.cluster import Octahedron
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from forgefield.core.structure import Structure
 
@@ -44,8 +43,8 @@ def moving(start: Atoms, calc: Calculator, name: str, count: int, heat: float, s
     """Frames of a molecular dynamics run, 60 fs apart."""
     atoms, random = start.copy(), np.random.default_rng(seed)
     atoms.calc = calc
-    MaxwellBoltzmannDistribution(atoms, temperature_K=heat, rng=random)
-    run = Langevin(atoms, 3 * units.fs, temperature_K=heat, friction=0.02, rng=random)
+    atoms.set_momenta(random.normal(0, 1, (len(atoms), 3)) * np.sqrt(atoms.get_masses() * units.kB * heat)[:, None])
+    run = Langevin(atoms, 3 * units.fs, temperature_K=heat, friction=0.02, rng=random, fixcm=False)
     made = []
     for k in range(count):
         run.run(20)

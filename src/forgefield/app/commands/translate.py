@@ -12,7 +12,13 @@ from forgefield.core.errors import ConfigError
 
 
 def command(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Its YAML file, or a file with its arguments.")],
+    config: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG...",
+            help="Its YAML file, or a file with its arguments; of aimnet2mult also the model's file and key=value.",
+        ),
+    ],
     dialect: Annotated[str, typer.Option("--from", metavar="PROGRAM", help="The program, for example mace.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")] = Path("run.yaml"),
     force: Annotated[
@@ -30,17 +36,19 @@ def command(
       forgefield translate --from mace config.yaml
 
       forgefield translate --from mace train.sh --out runs/first.yaml
+
+      forgefield translate --from aimnet2mult train.yaml model.yaml data.fidelity_datasets.0=dft.h5
     """
     from forgefield.app.run import build_runs
     from forgefield.app.translated_text import render
-    from forgefield.app.translation import open_dialect, read_given, refuse_lost, translate
+    from forgefield.app.translation import open_dialect, refuse_lost, translate
     from forgefield.app.yaml_source import Place, parse_yaml
     from forgefield.core.disk import write_atomic
 
     table = open_dialect(dialect)
     if out.exists() and not force:
         raise ConfigError("the file is there already", str(out), "choose another --out, or --force to write over it")
-    given = read_given(table, config)
+    given = table.read(config)
     sheet = translate(table, given, out.absolute().parent)
     if not force:
         refuse_lost(sheet, given)

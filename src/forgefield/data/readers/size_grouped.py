@@ -118,7 +118,7 @@ def _block(name: str, arrays: Mapping[str, Column], path: Path) -> Block:
             continue
         if column.shape[:1] != (n,):
             raise DataError(f"{key} has shape {tuple(column.shape)}, expected ({n}, ...)", where, "repair the file")
-        inside = key not in STRUCTURE_SHAPES and column.shape[1:2] == (atoms,)
+        inside = key not in (*STRUCTURE_SHAPES, "stress", "quadrupole") and column.shape[1:2] == (atoms,)
         (per_atom if inside or key in ATOM_SHAPES else values)[key] = column
     cell, pbc = arrays.get("cell"), arrays.get("pbc")
     return Block(where, "structure", 0, n, arrays["numbers"], arrays["coord"], cell, pbc, values, per_atom)

@@ -12,7 +12,7 @@ from forgefield.data.doctor.finding import Finding
 from forgefield.data.doctor.survey import Survey
 
 FORCE = (0.02, 0.1)  # eV/Å, and times the root mean square force
-TORQUE = (0.05, 0.15)
+TORQUE = (0.03, 0.04)  # of 728 frames of 3BPA and ethanol none is above 0.0011 and 0.0008
 
 
 def examine(survey: Survey) -> Iterator[Finding]:
