@@ -82,6 +82,12 @@ def export_artifacts(
     """
     folder = Path(folder)
     made = {name: _build_target(name) for name in targets}
+    if made and potential.unexportable:
+        what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(made)}"
+        raise ModelError(what, "export.targets", "give none (targets: []): the weights alone serve Python and ASE")
+    if not any(potential.takes(s.pbc.tolist()) for s in sample):
+        what = "no structure of the sample is one that the model's physics terms are meant for"
+        raise ModelError(what, "sample", "give structures as the model was trained on")
     if not sample:
         raise ModelError("no structure to verify the export on", "sample", "give at least one, for example of the data")
     _require_replaceable(folder)
@@ -130,8 +136,9 @@ def _write(
     eager = copy.deepcopy(potential).cpu().eval()
     manifest_path = save_bundle(eager, folder, provenance=provenance)
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-    near = [bare(s, eager.heads) for s in sample[:MAX_SAMPLE]]
-    structures = near + probes(near, eager.elements, eager.heads, eager.cutoff)
+    near = [bare(s, eager.heads) for s in sample if eager.takes(s.pbc.tolist())][:MAX_SAMPLE]
+    made_up = probes(near, eager.elements, eager.heads, eager.cutoff)
+    structures = near + [s for s in made_up if eager.takes(s.pbc.tolist())]
     traced_on = next((s for s in structures if len(find_pairs(s, eager.cutoff).first)), structures[0])
 
     reloaded = load_bundle(folder)

@@ -195,7 +195,8 @@ class PhysicsTerm(nn.Module):
     """Base of the physics terms: `forward(geometry, charges) -> Share`, times `scale` of each head, (H,).
 
     `far_cutoff` asks for far pairs, Å; `near_cutoff` for an architecture whose pairs reach so far, Å; `uses_charges`
-    for the architecture's charges. A term that is not tensor operations alone is not `exportable`.
+    for the architecture's charges. A term that is not tensor operations alone is not `exportable`. `periodic` says that
+    it is for crystals, periodic in three directions (True), or for molecules (False) only.
     """
 
     scale: Tensor
@@ -203,3 +204,4 @@ class PhysicsTerm(nn.Module):
     near_cutoff: float = 0.0
     uses_charges: bool = False
     exportable: bool = True
+    periodic: bool | None = None

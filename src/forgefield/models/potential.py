@@ -111,6 +111,16 @@ class Potential(nn.Module):
         return self.architecture.needs
 
     @property
+    def unexportable(self) -> list[str]:
+        """Names of the physics terms that no exported file can hold."""
+        return [name for name, term in self.physics.items() if not term.exportable]
+
+    def takes(self, pbc: Sequence[bool]) -> bool:
+        """Whether all physics terms are meant for structures that are periodic along these directions, (3,)."""
+        asked = {term.periodic for term in self.physics.values()}
+        return (True not in asked or all(pbc)) and (False not in asked or not any(pbc))
+
+    @property
     def cutoff(self) -> float:
         """Cutoff radius, Å."""
         return self.needs.cutoff

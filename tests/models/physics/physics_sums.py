@@ -39,9 +39,7 @@ def total(term, graph, charges=None):
     geometry = Geometry(graph, graph.pair_vectors(), graph.far_vectors())
     share = term(geometry, q)
     n, s = graph.n_atoms, graph.n_structures
-    gradient = torch.zeros(n, 3, dtype=graph.cell.dtype)
-    if share.positions is not None:
-        gradient = gradient + share.positions.to(gradient.dtype)
+    gradient = graph.cell.new_zeros(n, 3) if share.positions is None else share.positions
     strain = torch.zeros_like(graph.cell) if share.strain is None else share.strain
     lists = [(share.vectors, geometry.vectors, graph.pair_first, graph.pair_second)]
     lists.append((share.far, geometry.far, graph.far_first, graph.far_second))

@@ -225,13 +225,14 @@ def _d4(positions, cell, pbc, numbers, structure, head, charge, options, keep): 
         arrays = [z[rows], x[rows], box[k], q[k]]
         found = _one(arrays, periodic[k], functional, chosen, keep)
         energies[rows], gradient[rows], strain[k] = found.energy / len(rows), found.gradient, found.strain
-    back = lambda a: torch.as_tensor(a, dtype=positions.dtype, device=positions.device)  # noqa: E731
+    back = lambda a: torch.as_tensor(a, dtype=cell.dtype, device=cell.device)  # noqa: E731
     return back(energies), back(gradient), back(strain)
 
 
 @_d4.register_fake
 def _(positions, cell, pbc, numbers, structure, head, charge, options, keep):  # noqa: ANN001, ANN202
-    return positions.new_empty(positions.shape[0]), torch.empty_like(positions), torch.empty_like(cell)
+    n = positions.shape[0]
+    return cell.new_empty(n), cell.new_empty(n, 3), torch.empty_like(cell)
 
 
 ENTRY = Entry(settings=D4Settings, build=D4, summary="D4 dispersion for a functional, by the program dftd4")

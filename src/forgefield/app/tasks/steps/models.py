@@ -87,6 +87,10 @@ def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype:
         dtype=dtype,
         seed=config.train.seed,
     )
+    asked = config.export.targets if config.export.standard_artifacts else ()
+    if asked and potential.unexportable:
+        what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(asked)}"
+        raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
     terms = {name: [bool(s) for s in term.scale.tolist()] for name, term in potential.physics.items()}
     check_trained(terms, heads, stated)
     if unknown := [name for name in stated if name not in heads]:

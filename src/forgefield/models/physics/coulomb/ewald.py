@@ -34,7 +34,7 @@ def reciprocal_sum(graph: Graph, charges: Tensor, cell: Cell, width: float, long
     """
     inverse = cell.inverse.to(graph.positions.dtype).index_select(0, graph.structure)
     fractions = torch.bmm(graph.positions.unsqueeze(1), inverse).squeeze(1)
-    fractions = (fractions - torch.floor(fractions)).to(graph.cell.dtype)
+    fractions = (fractions - torch.floor(fractions)).to(charges.dtype)
     triples = torch.ops.forgefield.ewald_triples(graph.cell, longest)
     whole = charges.requires_grad or torch.compiler.is_compiling()
     parts = [triples] if whole else triples.split(max(1, LARGEST // max(graph.n_atoms, 1)))

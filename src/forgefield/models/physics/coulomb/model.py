@@ -42,6 +42,7 @@ class Coulomb(PhysicsTerm):
         self.far_cutoff = settings.reach
         self.uses_charges = settings.charges == "predicted"
         self.exportable = settings.method in ("simple", "dsf")
+        self.periodic = {"simple": False, "dsf": None}.get(settings.method, True)
         bound = math.sqrt(-2.0 * math.log(settings.accuracy))  # both sums end where a Gaussian falls to the accuracy
         self.width = self.far_cutoff / bound
         self.longest = bound / self.width

@@ -1,0 +1,78 @@
+"""Physics terms in a potential: bundles, what is refused, what is exported."""
+
+import pytest
+import torch
+from physics_sums import crystal, make, molecule
+
+from forgefield.core.errors import ModelError
+from forgefield.export.artifact import export_artifacts
+from forgefield.graph.build import build_graph
+from forgefield.models.bundle import load_bundle, save_bundle
+from forgefield.models.potential import ARCHITECTURES, PHYSICS, build_potential
+
+ELEMENTS = [1, 6, 8, 11, 14, 17]
+CHARGES = {"H": 0.2, "C": 0, "O": -0.4, "Na": 0.8, "Si": 0.3, "Cl": -0.7}
+SMALL = {"hidden_irreps": "2x0e", "max_ell": 1, "radial_mlp": [4], "r_max": 4.0, "correlation": 1}
+
+
+def potential_with(dtype=torch.float64, **terms):
+    return build_potential(
+        "mace",
+        ARCHITECTURES.entry("mace").settings.model_validate(SMALL),
+        elements=ELEMENTS,
+        reference_energies={"default": dict.fromkeys(ELEMENTS, -1.0)},
+        avg_num_neighbors=8.0,
+        physics={name: PHYSICS.entry(name).settings.model_validate(v) for name, v in terms.items()},
+        dtype=dtype,
+    )
+
+
+def predict(potential, *structures):
+    with torch.no_grad():
+        return potential(build_graph(structures, potential.needs, dtype=potential.dtype))
+
+
+EWALD = {"method": "ewald", "charges": CHARGES}
+
+
+def test_a_bundle_gives_the_same(tmp_path):
+    potential = potential_with(
+        d3={"functional": "pbe"}, coulomb=EWALD, zbl={"form": "lammps", "inner": 1.0, "outer": 2}
+    )
+    save_bundle(potential, tmp_path / "bundle", provenance={})
+    again = load_bundle(tmp_path / "bundle", dtype=torch.float64)
+    a, b = predict(potential, crystal()), predict(again, crystal())
+    assert torch.equal(a.energy, b.energy)
+    assert torch.equal(a.forces, b.forces)
+    plain = predict(potential_with(), crystal())
+    assert float((a.stress - plain.stress).abs().max()) > 1e-3
+
+
+def test_pairs_must_reach():
+    with pytest.raises(ModelError, match=r"reaches to 4\.5 Å, the architecture to 4 Å"):
+        potential_with(zbl={"form": "lammps", "inner": 1.0, "outer": 4.5})
+
+
+def test_a_lattice_sum_is_handed_out_without_files(tmp_path):
+    potential = potential_with(coulomb=EWALD)
+    assert potential.unexportable == ["coulomb"]
+    with pytest.raises(ModelError, match="cannot be in a file of torchscript"):
+        export_artifacts(potential, tmp_path / "a", provenance={}, sample=[crystal()])
+    with pytest.raises(ModelError, match="no structure of the sample"):
+        export_artifacts(potential, tmp_path / "a", targets=(), provenance={}, sample=[molecule()])
+    export_artifacts(potential, tmp_path / "a", targets=(), provenance={}, sample=[crystal(), molecule()])
+    assert (tmp_path / "a" / "manifest.json").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_all_pairs_of_molecules_are_exported(tmp_path):
+    potential = potential_with(coulomb={"method": "simple", "charges": CHARGES}, d3={"functional": "pbe"})
+    assert potential.takes([False] * 3)
+    assert not potential.takes([True] * 3)
+    export_artifacts(potential, tmp_path / "a", provenance={}, sample=[molecule(), molecule(3)])
+
+
+def test_what_a_term_is_for():
+    assert make("coulomb", {"method": "dsf"}).periodic is None
+    assert make("coulomb", {"method": "simple"}).periodic is False
+    assert make("coulomb", {"method": "ewald"}).periodic is True
