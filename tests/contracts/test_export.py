@@ -64,7 +64,8 @@ def structures(head):
     made = []
     for atoms in (molecule("CH3CH2OH"), molecule("H2O"), bulk("Si", cubic=True), triclinic, molecule("O")):
         positions = atoms.positions + random.normal(0, 0.07, atoms.positions.shape)
-        made.append(Structure(atoms.numbers, positions, atoms.cell.array, atoms.pbc, head=head))
+        parts = atoms.numbers, positions, atoms.cell.array, atoms.pbc
+        made.append(Structure(*parts, head=head, charge=int(atoms.numbers.sum()) % 2, multiplicity=1))
     return made
 
 

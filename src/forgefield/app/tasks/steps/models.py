@@ -91,12 +91,23 @@ def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype:
     if asked and potential.unexportable:
         what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(asked)}"
         raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
+    _check_named_levels(config, heads)
     terms = {name: [bool(s) for s in term.scale.tolist()] for name, term in potential.physics.items()}
     check_trained(terms, heads, stated)
     if unknown := [name for name in stated if name not in heads]:
         what = f"names {unknown[0]!r}, which no training structure belongs to"
         raise ConfigError(what, "data.fidelities", f"levels of the data: {', '.join(heads)}")
     return potential
+
+
+def _check_named_levels(config: RunConfig, heads: list[str]) -> None:
+    """Refuse settings of physics terms that name a level which the model will not have."""
+    for name, settings in config.model.physics.items():
+        for key, value in settings.model_dump().items():
+            unknown = sorted(set(value) - set(heads)) if key == "functional" and isinstance(value, dict) else []
+            if unknown:
+                what = f"names {unknown[0]!r}, which no training structure belongs to"
+                raise ConfigError(what, f"model.physics.{name}.{key}", f"levels of the data: {', '.join(heads)}")
 
 
 def cutoff_of(backend: str, settings: Settings) -> float:

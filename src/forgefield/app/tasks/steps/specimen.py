@@ -6,6 +6,7 @@ import numpy as np
 
 from forgefield.core.elements import covalent_radii
 from forgefield.core.structure import Structure
+from forgefield.export.probes import probe
 from forgefield.models.potential import Potential
 
 MOST_ELEMENTS = 8
@@ -24,7 +25,7 @@ def specimens(potential: Potential, seed: int = 0) -> list[Structure]:
     grid = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     positions = spacing * (grid + random.uniform(-0.1, 0.1, size=(8, 3)))
     cell = 2 * spacing * np.eye(3)
-    return [
-        Structure(numbers, positions, origin="a made-up cluster"),
-        Structure(numbers, positions, cell=cell, pbc=np.ones(3, dtype=bool), origin="a made-up cell"),
-    ]
+    cluster = probe(numbers, positions, head=potential.heads[0], origin="a made-up cluster")
+    periodic = np.ones(3, dtype=bool)
+    inside = probe(numbers, positions, cell, periodic, head=potential.heads[0], origin="a made-up cell")
+    return [made for made in (cluster, inside) if potential.takes(made.pbc.tolist())]
