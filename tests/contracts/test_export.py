@@ -13,6 +13,7 @@ from forgefield.export.artifact import TARGETS, export_artifacts
 from forgefield.export.prediction import predict
 from forgefield.export.target import Target
 from forgefield.models.potential import ARCHITECTURES, build_potential
+from forgefield.models.widening import alone
 
 SMALL = {"mace": {"hidden_irreps": "4x0e + 4x1o", "max_ell": 2, "radial_mlp": [8, 8], "r_max": 4.0}}
 VARIANTS = {
@@ -83,14 +84,16 @@ def test_entry(name):
 @pytest.mark.parametrize(("backend", "variant", "dtype"), CASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_artifact_equals_eager(name, backend, variant, dtype, tmp_path):
-    potential = make(backend, variant, dtype)
+    potential, entry = make(backend, variant, dtype), TARGETS.entry(name)
+    target = entry.build(entry.settings())
+    if name == "aimnet_jit":  # one level of theory
+        potential = alone(potential, potential.heads[-1])
     traced_on = structures(potential.heads[0])[:1]
     found = export_artifacts(potential, tmp_path / "artifacts", targets=[name], provenance={}, sample=traced_on)
-    entry = TARGETS.entry(name)
-    candidate = entry.build(entry.settings()).read(found.path(name))
+    candidate = target.read(found.path(name))
     limit = 1e-10 if dtype == torch.float64 else 2e-4
     for head in potential.heads:
-        for structure in structures(head):
+        for structure in filter(target.takes, structures(head)):
             (expected,) = predict(potential, [structure])
             got = candidate(structure)
             for a, b in zip(got, expected, strict=True):

@@ -150,8 +150,11 @@ def _write(
     for name, target in targets.items():
         path = folder / target.filename
         target.write(eager, path, traced_on)
-        certificates |= _certify(name, target, path, eager, structures)
+        certificates |= _certify(name, target, path, eager, [s for s in structures if target.takes(s)])
         files[name] = {"path": target.filename, "format": target.format, "sha256": sha256(path)}
+        for beside, text in target.companions(eager).items():
+            (folder / beside).write_text(text, encoding="utf-8")
+            files[f"{name}_{Path(beside).stem}"] = {"path": beside, "format": "text", "sha256": sha256(folder / beside)}
     small = sorted((s for s in near if len(s) > 1), key=len)[:N_PHYSICS]
     small += [s for s in structures[len(near) :] if s.pbc.all()]
     physics = check_physics(load_bundle(folder, dtype=torch.float64), small)

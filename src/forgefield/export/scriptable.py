@@ -21,10 +21,12 @@ class ScriptablePotential(nn.Module):
         heads: names of its heads.
         needs: the graph it is fed.
         dtype: of its weights.
+        whole: names of further predictions that belong to the structure, not to its atoms.
     """
 
     elements: list[int]
     heads: list[str]
+    whole: list[str]
     cutoff: float
     near: float
     far: float
@@ -36,6 +38,7 @@ class ScriptablePotential(nn.Module):
         heads: Sequence[str],
         needs: Needs,
         dtype: torch.dtype,
+        whole: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.core = core
@@ -46,6 +49,7 @@ class ScriptablePotential(nn.Module):
         known[self.elements] = True
         self.register_buffer("known", known)
         self.register_buffer("like", torch.zeros((), dtype=dtype))
+        self.whole = ["energy", "stress", *whole]
 
     def forward(
         self,
@@ -71,7 +75,8 @@ class ScriptablePotential(nn.Module):
             multiplicity: 2S + 1; for models that need it.
 
         Returns:
-            energy (), eV, float64; forces (N, 3), eV/Å; stress (3, 3), eV/Å^3; atom_energies (N,), eV.
+            energy (), eV, float64; forces (N, 3), eV/Å; stress (3, 3), eV/Å^3; atom_energies (N,), eV; and what else
+            the model predicts, by name.
         """
         like = self.like
         x = positions.to(device=like.device, dtype=torch.float64)
@@ -91,7 +96,7 @@ class ScriptablePotential(nn.Module):
             far_first, far_second, far_shift = half_of(x, edges, shift, self.far, self.cutoff)
             far_first, far_second = inverse.index_select(0, far_first), inverse.index_select(0, far_second)
         sender, pair, sign, reverse, forward_slot, backward_slot = neighbour_table(first, second, n, like)
-        energy, forces, stress, atom_energies = self.core(
+        found: dict[str, Tensor] = self.core(
             x.index_select(0, order),
             numbers.index_select(0, order),
             torch.zeros_like(numbers),
@@ -115,7 +120,7 @@ class ScriptablePotential(nn.Module):
             far_second,
             far_shift,
         )
-        return {"energy": energy[0], "forces": forces, "stress": stress[0], "atom_energies": atom_energies}
+        return {name: value[0] if name in self.whole else value for name, value in found.items()}
 
     def check_inputs(self, x: Tensor, numbers: Tensor, edges: Tensor, shift: Tensor, head: int) -> None:
         """Raise on shapes, elements, indices or heads that do not fit."""

@@ -37,6 +37,16 @@ class Target(ABC):
     def write(self, potential: Potential, path: Path, sample: Structure) -> None:
         """Write the potential to `path`; `sample` is a structure with at least one pair, to run it on."""
 
+    def takes(self, structure: Structure) -> bool:
+        """Whether the file is meant for a structure; those alone are compared."""
+        del structure
+        return True
+
+    def companions(self, potential: Potential) -> dict[str, str]:
+        """Return the texts of further files that stand beside it, by name."""
+        del potential
+        return {}
+
     @abstractmethod
     def read(self, path: Path) -> Candidate:
         """Load the file and return a function that predicts a structure with it, for verification."""

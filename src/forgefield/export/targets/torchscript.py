@@ -36,10 +36,11 @@ class FlatPotential(nn.Module):
         super().__init__()
         self.potential = potential
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return energy (S,), forces (N, 3), stress (S, 3, 3) and atom energies (N,)."""
-        outputs = self.potential(Graph(*tensors))
-        return outputs.energy, outputs.forces, outputs.stress, outputs.atom_energies
+    def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
+        """Return energy (S,), forces (N, 3), stress (S, 3, 3), atom_energies (N,), and what else is predicted."""
+        found = self.potential(Graph(*tensors))
+        four = {"energy": found.energy, "forces": found.forces, "stress": found.stress}
+        return {**four, "atom_energies": found.atom_energies, **found.extra}
 
 
 class TorchScriptTarget(Target):
@@ -58,10 +59,9 @@ class TorchScriptTarget(Target):
     def write(self, potential: Potential, path: Path, sample: Structure) -> None:
         """Trace the model on the sample, wrap it in the script that builds its graph, and save it on the CPU."""
         core = copy.deepcopy(potential).cpu().eval().requires_grad_(False)
-        graph = build_graph([sample], core.needs, heads=core.heads, dtype=core.dtype)
         with quiet():
-            traced = torch.jit.trace(FlatPotential(core), tuple(graph), check_trace=False)
-            module = torch.jit.script(ScriptablePotential(traced, core.elements, core.heads, core.needs, core.dtype))
+            traced = trace(core, sample)
+            module = torch.jit.script(scriptable(core, traced))
             buffer = io.BytesIO()
             torch.jit.save(module, buffer, _extra_files={METADATA: json.dumps(metadata(core, traced))})
         path.write_bytes(buffer.getbuffer())
@@ -82,6 +82,18 @@ class TorchScriptTarget(Target):
             return Prediction(float(array["energy"]), array["forces"], array["stress"], array["atom_energies"])
 
         return candidate
+
+
+def trace(potential: Potential, sample: Structure) -> torch.jit.ScriptModule:
+    """Record the model on a structure, as a function of the tensors of `Graph` that returns predictions by name."""
+    graph = build_graph([sample], potential.needs, heads=potential.heads, dtype=potential.dtype)
+    return torch.jit.trace(FlatPotential(potential), tuple(graph), check_trace=False, strict=False)
+
+
+def scriptable(potential: Potential, traced: torch.jit.ScriptModule) -> ScriptablePotential:
+    """Return the script around a traced model."""
+    whole = [n for n, q in potential.architecture.extra_quantities().items() if q.per == "structure"]
+    return ScriptablePotential(traced, potential.elements, potential.heads, potential.needs, potential.dtype, whole)
 
 
 def metadata(potential: Potential, traced: torch.jit.ScriptModule) -> dict[str, object]:
