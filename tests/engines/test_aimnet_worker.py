@@ -63,7 +63,9 @@ def models(tmp_path_factory):
     if not python:
         pytest.skip("FORGEFIELD_AIMNET_PYTHON does not name an interpreter with aimnet")
     folder = tmp_path_factory.mktemp("models")
-    done = subprocess.run([python, "-c", MODELS, str(SCRIPTS), str(folder)], capture_output=True, text=True)
+    script = folder / "make.py"  # TorchScript reads the source of classes from their file
+    script.write_text(MODELS)
+    done = subprocess.run([python, str(script), str(SCRIPTS), str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1500:]
     return Path(python), folder
 
