@@ -19,7 +19,7 @@ from forgefield.train.normalization import Rows, counted, scaled, weighted
 from forgefield.train.values import AtomChoice, predicted, rows_of, wanted
 
 if TYPE_CHECKING:
-    from forgefield.data.loader import Labels
+    from forgefield.data.labels import Labels
     from forgefield.models.potential import Outputs, Potential
     from forgefield.train.settings import TrainSettings
 
