@@ -126,7 +126,8 @@ class Marked(Frames):
         if head is None and fidelity is None:
             return found
         if head is None and any(kind.head is not None for kind in found.kinds):
-            return make_survey(self[k] for k in range(len(self)))  # a frame's own head goes before the fidelity of its source
+            # A frame's own head goes before the fidelity of its source.
+            return make_survey(self[k] for k in range(len(self)))
         return Survey([kind._replace(head=head or fidelity) for kind in found.kinds], found.kind, found.n_atoms)
 
 
