@@ -96,7 +96,7 @@ def test_sae_is_fitted_written_and_explained(water, tmp_path):
     assert code == 0
     assert "H, O cannot be told apart" in err
     found = read_energies(tmp_path / "sae.yaml")
-    energies = [atoms.get_potential_energy() for atoms in ase.io.read(water, ":")]
+    energies = [atoms.get_potential_energy() for atoms in ase.io.read(water, ":") if len(atoms) > 1]
     assert 2 * found["1"] + found["8"] == pytest.approx(np.mean(energies), abs=0.05)
     code, out, err = run("sae", water, "--given", "H=-14", "--percentiles", "0", "100")
     assert code == 0

@@ -152,11 +152,10 @@ def _suggestion(key: str, table: dict[str, FieldHelp]) -> str:
     inside = {path.rsplit(".", 1)[-1]: path for path in table if path.rpartition(".")[0] == block}
     near = nearest(word, inside)
     if near is None:
-        # Keys of physics terms are named alike in many places: the others go first.
-        first = sorted(reversed(table), key=lambda path: not path.startswith("model.physics."))
-        everywhere = {path.rsplit(".", 1)[-1]: path for path in first}
-        near = nearest(word, everywhere)
-        inside = everywhere
+        # What physics terms call their keys is meant where their block is named.
+        paths = [path for path in reversed(table) if not path.startswith("model.physics.") or "physics" in block]
+        inside = {path.rsplit(".", 1)[-1]: path for path in paths}
+        near = nearest(word, inside)
     if near is None and "." in key:
         near = nearest(key.split(".")[0], [path for path in table if "." not in path])
         inside = {near: near} if near else {}
