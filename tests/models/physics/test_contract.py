@@ -25,7 +25,7 @@ CASES = {
     "d4": ("d4", D4_CLOSE),
     "simple": ("coulomb", {"method": "simple"}),
     "dsf": ("coulomb", {"method": "dsf", "cutoff": 9.0, "dsf_alpha": 0.3}),
-    "dsf_self": ("coulomb", {"method": "dsf", "dsf_self_energy": True, "short_range": "kept", "cutoff": 9.0}),
+    "dsf_self": ("coulomb", {"method": "dsf", "dsf_self_energy": "lammps", "short_range": "kept", "cutoff": 9.0}),
     "ewald": ("coulomb", {"method": "ewald", **ACCURATE}),
     "pme": ("coulomb", {"method": "pme", "accuracy": 1e-10, "cutoff": 12.0}),
     "by_element": (

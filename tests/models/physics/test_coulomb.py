@@ -88,7 +88,7 @@ def test_dsf_becomes_coulomb():
     plain = evaluate(make("coulomb", {"method": "simple"}), s, charges=q)
     last = np.inf
     for cutoff in (30.0, 60.0, 120.0):
-        settings = {"method": "dsf", "dsf_alpha": 1e-6, "cutoff": cutoff, "dsf_self_energy": True}
+        settings = {"method": "dsf", "dsf_alpha": 1e-6, "cutoff": cutoff, "dsf_self_energy": "lammps"}
         out = evaluate(make("coulomb", settings), s, charges=q)
         error = abs(float((out.energy - plain.energy)[0]))
         assert error < last / 3  # goes as 1 / cutoff^2 or faster
@@ -102,7 +102,7 @@ def test_dsf_comes_near_to_the_lattice_sum():
     errors = []
     for cutoff in (12.0, 18.0, 24.0):
         settings = {"method": "dsf", "charges": charges, "short_range": "kept", "cutoff": cutoff}
-        out = evaluate(make("coulomb", {**settings, "dsf_self_energy": True}, elements=(11, 17)), s)
+        out = evaluate(make("coulomb", {**settings, "dsf_self_energy": "lammps"}, elements=(11, 17)), s)
         errors.append(abs(float(out.energy[0]) / expected - 1))
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-5

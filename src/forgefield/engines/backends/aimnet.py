@@ -102,7 +102,7 @@ def _physics(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Settings]:
     if coulomb := values.get("coulomb"):
         if coulomb["envelope"] != "exp":
             raise _unsupported(f"Coulomb with the envelope {coulomb['envelope']}")
-        self_energy = {"dsf_self_energy": True} if coulomb["method"] == "dsf" else {}
+        self_energy = {"dsf_self_energy": "aimnet"} if coulomb["method"] == "dsf" else {}
         values["coulomb"] = {"method": coulomb["method"], "short_range_cutoff": coulomb["rc"], **self_energy}
     try:
         return {name: PHYSICS.entry(name).settings.model_validate(v) for name, v in values.items()}

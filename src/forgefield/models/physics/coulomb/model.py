@@ -76,8 +76,8 @@ class Coulomb(PhysicsTerm):
         energies = halves(q1 * q2 * value, graph.far_first, graph.far_second, n)
         by_charge = sum_by(q2 * value, graph.far_first, n) + sum_by(q1 * value, graph.far_second, n)
         far = along(q1 * q2 * factor * slope, r, geometry.far)
-        if self.settings.dsf_self_energy:
-            own = self_energy(self.settings.dsf_alpha, self.far_cutoff) * of_atoms * q
+        if (kind := self.settings.dsf_self_energy) != "none":
+            own = self_energy(self.settings.dsf_alpha, self.far_cutoff, shifted=kind == "lammps") * of_atoms * q
             energies, by_charge = energies + own * q, by_charge + 2.0 * own
         seen = by_charge if self.uses_charges else None
         if self.settings.method not in ("ewald", "pme"):

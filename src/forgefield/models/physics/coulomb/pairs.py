@@ -36,14 +36,17 @@ def damped_shifted(r: Tensor, alpha: float, cutoff: float) -> Function:
     return (value - end + (r - cutoff) * fall) * inside, (slope + fall) * inside
 
 
-def self_energy(alpha: float, cutoff: float) -> float:
-    """Energy of a charge and its own shifted, damped image at distance 0, over its square and the constant, 1/Å.
+def self_energy(alpha: float, cutoff: float, *, shifted: bool) -> float:
+    """Energy of a charge and its own damped image at distance 0, over its square and the constant, 1/Å.
 
-    Source:
-        `e_self` of LAMMPS's pair_style coul/dsf.
+    Args:
+        alpha: damping, 1/Å.
+        cutoff: Å.
+        shifted: the image's force is shifted too, as in `e_self` of LAMMPS's pair_style coul/dsf; else the energy
+            alone, as in Wolf et al., J. Chem. Phys. 110 (1999) 8254, which the aimnet package has.
     """
     end, fall = _at_cutoff(alpha, cutoff)
-    return -0.5 * (end + fall * cutoff) - alpha / math.sqrt(math.pi)
+    return -0.5 * (end + fall * cutoff * shifted) - alpha / math.sqrt(math.pi)
 
 
 def _at_cutoff(alpha: float, cutoff: float) -> tuple[float, float]:

@@ -43,8 +43,10 @@ class CoulombSettings(Settings):
     )
     short_range_cutoff: float = Field(4.6, gt=0, description="Distance where the removed part ends, Å.")
     dsf_alpha: float = Field(0.2, gt=0, description="dsf: damping, 1/Å.")
-    dsf_self_energy: bool = Field(
-        False, description="dsf: add the self energy of the damped charges, as LAMMPS does and AIMNet2 does not."
+    dsf_self_energy: Literal["none", "aimnet", "lammps"] = Field(
+        "none",
+        description="dsf: energy of each charge and its own damped image. none; aimnet: as the aimnet package adds it; "
+        "lammps: as pair_style coul/dsf, its force shifted too.",
     )
     accuracy: float = Field(1e-6, gt=0, lt=0.1, description="ewald, pme: size of what is neglected, relative.")
 
