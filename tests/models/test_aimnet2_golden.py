@@ -11,7 +11,8 @@ from forgefield.app.physics_block import physics_settings
 from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
 from forgefield.core.units import BOHR, HARTREE
-from forgefield.engines.backends.aimnet import convert, read_export
+from forgefield.engines.backends.aimnet import convert
+from forgefield.engines.backends.exported import read_export
 from forgefield.graph.build import build_graph
 from forgefield.kernels.choice import kernels
 from forgefield.models.bundle import with_physics

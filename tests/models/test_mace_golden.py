@@ -9,7 +9,8 @@ import torch
 
 from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
-from forgefield.engines.backends.mace_torch import convert, read_export
+from forgefield.engines.backends.exported import read_export
+from forgefield.engines.backends.mace_torch import convert
 from forgefield.graph.build import build_graph
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "mace"

@@ -10,7 +10,8 @@ import torch
 from forgefield.core.structure import Structure
 from forgefield.data.labels import join_labels
 from forgefield.data.loader import Batch
-from forgefield.engines.backends.mace_torch import convert, read_export
+from forgefield.engines.backends.exported import read_export
+from forgefield.engines.backends.mace_torch import convert
 from forgefield.graph.build import build_graph
 from forgefield.train.loop import prepare
 from forgefield.train.loss import build_loss

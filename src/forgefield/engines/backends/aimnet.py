@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,13 @@ from pydantic import ValidationError
 
 from forgefield.core.errors import ModelError
 from forgefield.core.settings import Settings
-from forgefield.engines.interpreter import Interpreter, WorkerRefusal
+from forgefield.engines.backends.exported import Arrays, Program, import_checkpoint
 from forgefield.models.architectures.aimnet2.settings import AevSettings, Aimnet2Settings
-from forgefield.models.bundle import load_weights, save_bundle
+from forgefield.models.bundle import load_weights
 from forgefield.models.potential import PHYSICS, Potential, build_potential
 
 WORKER = Path(__file__).parent.parent / "workers" / "aimnet.py"
-Arrays = Mapping[str, np.ndarray]
+PROGRAM = Program("aimnet", WORKER, "an AIMNet2 model of the aimnet package: .pt, .jpt or a training checkpoint")
 NAMES = {"embedding": "afv.weight", "convolve.mix": "conv_a.agh", "convolve_charges.mix": "conv_q.agh"}
 
 
@@ -35,24 +33,7 @@ def import_model(path: Path, python: Path, out: Path) -> Potential:
     Raises:
         ModelError: the model uses something we do not have; nothing is written.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            Interpreter(python).run(WORKER, ["export", str(Path(path).resolve()), folder], Path(folder))
-        except WorkerRefusal as error:
-            fix = "give an AIMNet2 model of the aimnet package: .pt, .jpt or a training checkpoint"
-            raise ModelError(error.what, Path(path).name, fix) from error
-        model, arrays = read_export(Path(folder))
-    potential = convert(model, arrays)
-    provenance = {"source": Path(path).name, "imported_from": {"engine": "aimnet", **model["versions"]}}
-    save_bundle(potential, Path(out), provenance=provenance)
-    return potential
-
-
-def read_export(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read what the worker wrote: the settings and all arrays."""
-    with np.load(folder / "arrays.npz", allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return json.loads((folder / "model.json").read_text()), arrays
+    return import_checkpoint(PROGRAM, path, python, out, convert)
 
 
 def convert(model: Mapping[str, Any], arrays: Arrays) -> Potential:

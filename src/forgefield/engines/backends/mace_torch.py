@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,22 +11,21 @@ import numpy as np
 import torch
 
 from forgefield.core.errors import ModelError
-from forgefield.engines.interpreter import Interpreter, WorkerRefusal
+from forgefield.engines.backends.exported import Arrays, Program, import_checkpoint
 from forgefield.models.architectures.mace.settings import MaceSettings, parse_irreps
 from forgefield.models.blocks.coupling import clebsch_gordan, monomials, symmetric_paths
 from forgefield.models.blocks.edge_product import Path as CouplingPath
 from forgefield.models.blocks.edge_product import coupling_paths
-from forgefield.models.bundle import save_bundle
 from forgefield.models.potential import Potential, build_potential
 
 WORKER = Path(__file__).parent.parent / "workers" / "mace_torch.py"
+PROGRAM = Program("mace-torch", WORKER, "a MACE or ScaleShiftMACE model that mace-torch saved")
 KINDS = {
     "RealAgnosticInteractionBlock": "plain",
     "RealAgnosticResidualInteractionBlock": "residual",
     "RealAgnosticDensityInteractionBlock": "density",
     "RealAgnosticDensityResidualInteractionBlock": "density_residual",
 }
-Arrays = Mapping[str, np.ndarray]
 
 
 def import_model(path: Path, python: Path, out: Path) -> Potential:
@@ -42,24 +39,7 @@ def import_model(path: Path, python: Path, out: Path) -> Potential:
     Raises:
         ModelError: the model uses something we do not have; nothing is written.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            Interpreter(python).run(WORKER, ["export", str(Path(path).resolve()), folder], Path(folder))
-        except WorkerRefusal as error:
-            fix = "give a MACE or ScaleShiftMACE model that mace-torch saved"
-            raise ModelError(error.what, Path(path).name, fix) from error
-        model, arrays = read_export(Path(folder))
-    potential = convert(model, arrays)
-    provenance = {"source": Path(path).name, "imported_from": {"engine": "mace-torch", **model["versions"]}}
-    save_bundle(potential, Path(out), provenance=provenance)
-    return potential
-
-
-def read_export(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read what the worker wrote: the settings and all arrays."""
-    with np.load(folder / "arrays.npz", allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return json.loads((folder / "model.json").read_text()), arrays
+    return import_checkpoint(PROGRAM, path, python, out, convert)
 
 
 def convert(model: Mapping[str, Any], arrays: Arrays) -> Potential:
