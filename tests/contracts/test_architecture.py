@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from energy_toy import ENTRY as ENERGY_TOY
 
 from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
@@ -28,14 +27,6 @@ ELEMENTS = [1, 6, 8, 14]
 ENERGIES = {h: {1: -13.6, 6: -1029.0, 8: -2041.0, 14: -7000.0} for h in ("default", "low")}
 EXACT = 1e-9
 BACKENDS = [*ARCHITECTURES.names(), "energy_toy"]  # the last stands for all that write the energy only
-
-
-@pytest.fixture(scope="module", autouse=True)
-def catalog_with_toy():
-    inside = ARCHITECTURES.entry
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ARCHITECTURES, "entry", lambda name: ENERGY_TOY if name == "energy_toy" else inside(name))
-        yield
 
 
 @pytest.fixture(params=BACKENDS, scope="module")

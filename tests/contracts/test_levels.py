@@ -6,7 +6,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from energy_toy import ENTRY as ENERGY_TOY
 from test_architecture import BACKENDS, ELEMENTS, SMALL, crystal, molecule, predict
 
 from forgefield.graph.build import build_graph
@@ -19,14 +18,6 @@ HEADS = ("cc", "dft", "gfn")
 ENERGIES = {h: {1: -13.6 - k, 6: -1029.0, 8: -2041.0, 14: -7000.0} for k, h in enumerate(HEADS)}
 CHOICES = list(itertools.product((True, False), ("none", "added", "elements")))
 EXACT = 1e-9
-
-
-@pytest.fixture(scope="module", autouse=True)
-def catalog_with_toy():
-    inside = ARCHITECTURES.entry
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ARCHITECTURES, "entry", lambda name: ENERGY_TOY if name == "energy_toy" else inside(name))
-        yield
 
 
 def make(backend, readouts, embedding):

@@ -101,6 +101,29 @@ def test_dispersion_is_not_added_to_labels_that_hold_it(run_of_two, tmp_path):
         export(run_of_two, tmp_path / "x", dispersion="pbe")
 
 
+def test_an_export_states_what_the_training_did_not(settings, data, tmp_path):
+    """What labels hold may be said at export, not otherwise than the model knows; a dispersed model exports again."""
+    forgefield.run(settings(tmp_path / "run", data__test=[], **QUICK), quiet=True)
+    start = {"task": "export", "model_in": str(tmp_path / "run"), "device": "cpu"}
+    asked = {"dir": ".", "dispersion": "pbe"}
+    with pytest.raises(ForgeError, match=r"nothing says.*data\.fidelities: {default: {dispersion: included}}"):
+        forgefield.run({**start, "run_dir": str(tmp_path / "a"), "export": asked}, quiet=True)
+    absent = {"fidelities": {"default": {"dispersion": "absent"}}}
+    forgefield.run({**start, "run_dir": str(tmp_path / "a"), "export": asked, "data": absent}, quiet=True)
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert manifest["labels_dispersion"] == {"default": "absent"}
+    assert list(manifest["physics"]) == ["d3"]
+    again = {**start, "model_in": str(tmp_path / "a"), "run_dir": str(tmp_path / "b"), "export": {"dir": "."}}
+    forgefield.run(again, quiet=True)
+    wrong = {"fidelities": {"default": {"dispersion": "included"}}}
+    with pytest.raises(ForgeError, match="the model was made with absent"):
+        forgefield.run({**again, "run_dir": str(tmp_path / "c"), "data": wrong}, quiet=True)
+    tuned = settings(tmp_path / "d", task="finetune", model_in=str(tmp_path / "a"), data__test=[], **QUICK)
+    del tuned["model"], tuned["backend"]
+    with pytest.raises(ForgeError, match="whose labels lack dispersion"):
+        forgefield.run(tuned, quiet=True)
+
+
 def test_a_level_that_nothing_trained_is_named_and_left_out(settings, two_levels, tmp_path, capsys):
     """Training structures of one level only: the other, which validation data name, is not a level of the model."""
     config = settings(

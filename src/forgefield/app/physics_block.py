@@ -19,8 +19,6 @@ def physics_settings(value: Any) -> Any:
     Raises:
         ValueError: there is no such term, or one of its settings is wrong.
     """
-    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
-        value = dict.fromkeys(value)
     if not isinstance(value, dict):
         raise ValueError("expected terms by name: {zbl: {}}")
     return {name: _settings(str(name), given) for name, given in value.items()}

@@ -85,11 +85,11 @@ def export_artifacts(
     if made and potential.unexportable:
         what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(made)}"
         raise ModelError(what, "export.targets", "give none (targets: []): the weights alone serve Python and ASE")
+    if not sample:
+        raise ModelError("no structure to verify the export on", "sample", "give at least one, for example of the data")
     if not any(potential.takes(s.pbc.tolist()) for s in sample):
         what = "no structure of the sample is one that the model's physics terms are meant for"
         raise ModelError(what, "sample", "give structures as the model was trained on")
-    if not sample:
-        raise ModelError("no structure to verify the export on", "sample", "give at least one, for example of the data")
     _require_replaceable(folder)
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:

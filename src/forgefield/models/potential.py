@@ -165,9 +165,9 @@ class Potential(nn.Module):
 
     def predict(self, graph: Graph, species: Tensor, counts: Tensor) -> Outputs:
         """Predict from what `count_elements` gave: tensor operations alone, fit to be compiled as a whole."""
-        geometry = Geometry(graph, graph.pair_vectors(), graph.far_vectors())
+        geometry = Geometry(graph, graph.pair_vectors(), self._far_vectors(graph))
         head = graph.head.index_select(0, graph.structure)
-        element = species // self.kinds_per_element
+        element = species if self.kinds_per_element == 1 else species // self.kinds_per_element
         electrostatics = Electrostatics(geometry, [t for t in self.physics.values() if t.uses_charges])
         asked = (electrostatics.respond,) if electrostatics.terms else ()
         term = self.architecture(graph, geometry.vectors, species, counts, *asked)
@@ -186,6 +186,10 @@ class Potential(nn.Module):
             energies.index_select(0, graph.inverse),
             self._in_order(graph, term.extra),
         )
+
+    def _far_vectors(self, graph: Graph) -> Tensor:
+        """Vectors of the far pairs, (F, 3), Å; without any work where no term asks for them."""
+        return graph.far_vectors() if self.needs.far_cutoff else graph.far_shift
 
     def _in_order(self, graph: Graph, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Put what belongs to atoms into their original order."""

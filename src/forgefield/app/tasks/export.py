@@ -9,7 +9,7 @@ from rich.console import Console
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.concluding import sample_of
 from forgefield.app.tasks.steps.datasets import open_asked
-from forgefield.app.tasks.steps.levels import handed_out
+from forgefield.app.tasks.steps.levels import handed_out, state_dispersion
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import find_bundle, load_start
 from forgefield.app.tasks.steps.outcome import TaskResult, short, show
@@ -32,6 +32,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         raise ConfigError("run_dir and model_in are needed", "run_dir", "name where to write and what to load")
     folder = config.run_dir / config.export.dir
     potential = load_start(config, choose_device(config.device, console))
+    state_dispersion(potential, config.data)
     manifest, _ = read_manifest(find_bundle(config.start))
     rows = [("model", f"{potential.backend}, {sum(p.numel() for p in potential.parameters()):,} parameters")]
     files: list[Path] = []

@@ -9,10 +9,38 @@ from forgefield.app.blocks import ExportSettings
 from forgefield.app.physics_block import physics_settings
 from forgefield.core.errors import ConfigError, ModelError
 from forgefield.data.dataset import Dataset
+from forgefield.data.settings import DataSettings
 from forgefield.models.bundle import with_physics
-from forgefield.models.dispersion import check_added
+from forgefield.models.dispersion import check_added, check_trained
 from forgefield.models.potential import Potential
 from forgefield.models.widening import Growth, alone, widen
+
+
+def state_dispersion(potential: Potential, data: DataSettings) -> None:
+    """Note in a model what `data.fidelities` says of the labels of its levels.
+
+    Raises:
+        ConfigError: a level is unknown, or the model says otherwise.
+    """
+    listing = ", ".join(potential.heads)
+    for name, level in data.fidelities.items():
+        if name not in potential.heads:
+            what = f"names {name!r}, which no training structure belongs to"
+            raise ConfigError(what, "data.fidelities", f"levels of the model: {listing}")
+        known = potential.dispersion.setdefault(name, level.dispersion)
+        if known != level.dispersion:
+            what = f"says that the dispersion of {name} is {level.dispersion}, but the model was made with {known}"
+            raise ConfigError(what, "data.fidelities", "remove it")
+
+
+def check_dispersion(potential: Potential) -> None:
+    """Refuse to train a model whose dispersion terms do not go with what its labels hold.
+
+    Raises:
+        ModelError: they do not, or it is not stated.
+    """
+    terms = {name: [bool(s) for s in term.scale.tolist()] for name, term in potential.physics.items()}
+    check_trained(terms, potential.heads, potential.dispersion)
 
 
 class Handed(NamedTuple):

@@ -9,6 +9,7 @@ import torch
 
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import heads_of
+from forgefield.app.tasks.steps.levels import check_dispersion, state_dispersion
 from forgefield.app.tasks.steps.run import Run
 from forgefield.core.catalog import Catalog
 from forgefield.core.disk import write_atomic
@@ -21,7 +22,6 @@ from forgefield.data.reference import E0
 from forgefield.data.statistics import Statistics, measure
 from forgefield.models.architecture import ArchitectureContext
 from forgefield.models.bundle import MANIFEST, WEIGHTS, load_bundle
-from forgefield.models.dispersion import check_trained
 from forgefield.models.potential import Potential, build_potential
 
 ARCHITECTURES = "forgefield.models.architectures"
@@ -71,7 +71,6 @@ def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype:
         neighbours = given.avg_num_neighbors or neighbours
         scale = list(given.scale) if given.scale else scale
         shift = list(given.shift) if given.shift else [0.0] * len(heads)
-    stated = {name: level.dispersion for name, level in config.data.fidelities.items()}
     potential = build_potential(
         backend,
         settings,
@@ -83,7 +82,6 @@ def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype:
         shift=shift,
         physics=config.model.physics,
         fidelity=config.model.fidelity,
-        dispersion={name: value for name, value in stated.items() if name in heads},
         dtype=dtype,
         seed=config.train.seed,
     )
@@ -92,11 +90,8 @@ def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype:
         what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(asked)}"
         raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
     _check_named_levels(config, heads)
-    terms = {name: [bool(s) for s in term.scale.tolist()] for name, term in potential.physics.items()}
-    check_trained(terms, heads, stated)
-    if unknown := [name for name in stated if name not in heads]:
-        what = f"names {unknown[0]!r}, which no training structure belongs to"
-        raise ConfigError(what, "data.fidelities", f"levels of the data: {', '.join(heads)}")
+    state_dispersion(potential, config.data)
+    check_dispersion(potential)
     return potential
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import check_heads
 from forgefield.app.tasks.steps.fitting import Ordered
+from forgefield.app.tasks.steps.levels import check_dispersion, state_dispersion
 from forgefield.app.tasks.steps.models import load_start, own_references
 from forgefield.app.tasks.steps.references import References, Refit, how_references, trained_heads
 from forgefield.core.elements import symbol
@@ -63,8 +64,8 @@ def begin(run: Ordered, data: TrainingData) -> Start:
     loaded = load_start(run.config, run.device)
     growth = growth_for(run.config, loaded, data)
     potential = widen(loaded, growth)
-    stated = {name: level.dispersion for name, level in run.config.data.fidelities.items()}
-    potential.dispersion |= {name: value for name, value in stated.items() if name in potential.heads}
+    state_dispersion(potential, run.config.data)
+    check_dispersion(potential)
     check_heads(data.train, potential.heads, "train.head_key")
     if data.replay is not None:
         check_elements(data.replay.train, loaded.elements, "the loaded model")
