@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import AliasChoices, Field, JsonValue, SerializeAsAny, ValidationInfo, field_validator
 
-from forgefield.app.physics_block import physics_settings
+from forgefield.app.physics_block import PHYSICS, physics_settings
+from forgefield.core.catalog import Catalog
 from forgefield.core.settings import Matmul, Settings
 from forgefield.models.architecture import Fidelity
 
@@ -37,7 +38,8 @@ class ModelBlock(Settings):
     physics: dict[str, SerializeAsAny[Settings]] = Field(
         default_factory=dict,
         description="Physics added to the learned energy of a new model, by name, with the settings of each: "
-        "{zbl: {}, coulomb: {method: dsf}}. `forgefield explain model.physics` lists them.",
+        "{zbl: {}, coulomb: {method: dsf}}. There are " + ", ".join(Catalog(PHYSICS).names()) + "; "
+        "`forgefield explain model.physics.zbl` shows the settings of one.",
     )
     fidelity: Fidelity = Field(
         default=Fidelity(), description="How the levels of theory of a new model (data with several) differ."
