@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from forgefield.export.triplet_table import padded_triplets
 from forgefield.graph.needs import Needs
 
 
@@ -30,6 +31,9 @@ class ScriptablePotential(nn.Module):
     cutoff: float
     near: float
     far: float
+    triplets: float
+    opposite: float
+    backtracking: bool
 
     def __init__(
         self,
@@ -45,6 +49,8 @@ class ScriptablePotential(nn.Module):
         self.elements, self.heads = list(elements), list(heads)
         self.near, self.far = float(needs.cutoff), float(needs.far_cutoff)
         self.cutoff = max(self.near, self.far)
+        self.triplets, self.opposite = float(needs.triplets), float(needs.opposite)
+        self.backtracking = bool(needs.backtracking)
         known = torch.zeros(119, dtype=torch.bool)
         known[self.elements] = True
         self.register_buffer("known", known)
@@ -96,6 +102,14 @@ class ScriptablePotential(nn.Module):
             far_first, far_second, far_shift = half_of(x, edges, shift, self.far, self.cutoff)
             far_first, far_second = inverse.index_select(0, far_first), inverse.index_select(0, far_second)
         sender, pair, sign, reverse, forward_slot, backward_slot = neighbour_table(first, second, n, like)
+        entering, leaving = first[:0], first[:0]
+        if self.triplets > 0.0:
+            rows = x.index_select(0, order)
+            vectors = rows.index_select(0, second) - rows.index_select(0, first) + pair_shift
+            entering, leaving, there = padded_triplets(
+                vectors, pair, sign, self.triplets, self.opposite, self.backtracking
+            )
+            entering, leaving = entering[there], leaving[there]
         found: dict[str, Tensor] = self.core(
             x.index_select(0, order),
             numbers.index_select(0, order),
@@ -119,6 +133,9 @@ class ScriptablePotential(nn.Module):
             far_first,
             far_second,
             far_shift,
+            entering,
+            leaving,
+            torch.ones(entering.size(0), dtype=like.dtype, device=like.device),
         )
         return {name: value[0] if name in self.whole else value for name, value in found.items()}
 

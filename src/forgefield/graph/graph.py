@@ -16,7 +16,9 @@ class Graph(NamedTuple):
     Empty slots have sign 0, pair 0, sender 0, and are their own reverse.
 
     Far pairs are a second list, of physics terms that reach beyond the cutoff. It holds the near pairs too, and may
-    hold pairs beyond the far cutoff: each term cuts by itself. Models that keep an element of two heads apart get atoms
+    hold pairs beyond the far cutoff: each term cuts by itself. Triplets are pairs of edges that meet at an atom, as
+    numbers of directed edges: edge p runs from first to second atom of pair p, edge P + p back. They are sorted by
+    structure and outgoing edge's first atom, and may hold edges beyond the cutoff of triplets. Models that keep an element of two heads apart get atoms
     sorted by head within each element.
     """
 
@@ -42,6 +44,9 @@ class Graph(NamedTuple):
     far_first: Tensor  # (F,)
     far_second: Tensor  # (F,)
     far_shift: Tensor  # (F, 3), Å, float64
+    triplet_entering: Tensor  # (T,), edge u -> v
+    triplet_leaving: Tensor  # (T,), edge v -> w
+    triplet_filled: Tensor  # (T,), 1, or 0 for padding, which exported models have
 
     @property
     def n_atoms(self) -> int:
@@ -70,5 +75,5 @@ class Graph(NamedTuple):
         moved = Graph(*(t.to(device=device) for t in self))
         if dtype is None:
             return moved
-        of_model = ("cell", "table_sign", "charge", "multiplicity")
+        of_model = ("cell", "table_sign", "charge", "multiplicity", "triplet_filled")
         return moved._replace(**{name: getattr(moved, name).to(dtype) for name in of_model})
