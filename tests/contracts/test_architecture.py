@@ -24,7 +24,7 @@ SMALL = {
     },
     "alignn": {
         "cutoff": 4.0,
-        "hidden_features": 9,
+        "hidden_features": 8,
         "embedding_features": 8,
         "edge_input_features": 12,
         "triplet_input_features": 7,
