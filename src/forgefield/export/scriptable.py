@@ -133,6 +133,7 @@ class ScriptablePotential(nn.Module):
             far_first,
             far_second,
             far_shift,
+            torch.zeros([1, 0], dtype=like.dtype, device=like.device),
             entering,
             leaving,
             torch.ones(entering.size(0), dtype=like.dtype, device=like.device),

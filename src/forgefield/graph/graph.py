@@ -44,6 +44,7 @@ class Graph(NamedTuple):
     far_first: Tensor  # (F,)
     far_second: Tensor  # (F,)
     far_shift: Tensor  # (F, 3), Å, float64
+    features: Tensor  # (S, X), further inputs of the structures, in the order of `Needs.features`
     triplet_entering: Tensor  # (T,), edge u -> v
     triplet_leaving: Tensor  # (T,), edge v -> w
     triplet_filled: Tensor  # (T,), 1, or 0 for padding, which exported models have
@@ -75,5 +76,5 @@ class Graph(NamedTuple):
         moved = Graph(*(t.to(device=device) for t in self))
         if dtype is None:
             return moved
-        of_model = ("cell", "table_sign", "charge", "multiplicity", "triplet_filled")
+        of_model = ("cell", "table_sign", "charge", "multiplicity", "features", "triplet_filled")
         return moved._replace(**{name: getattr(moved, name).to(dtype) for name in of_model})

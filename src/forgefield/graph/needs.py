@@ -20,6 +20,7 @@ class Needs:
             pairs of a molecule.
         electrons: what every structure must state: total charge, spin multiplicity.
         by_head: atoms are sorted by element and head, for models that keep an element of two heads apart.
+        features: names and widths of further inputs of a structure, in the order of their columns in the graph.
         nearest: pairs are not those within the cutoff, but an atom and its so many nearest neighbours, with all others
             that are as near as the last of them; 0: those within the cutoff.
         duplicates: which of the nearest neighbours' pairs stand twice: none; those of an atom and its own image; those
@@ -29,13 +30,14 @@ class Needs:
         triplets: pairs of neighbours of one atom, both closer than this, Å; 0: none are listed.
         backtracking: whether a neighbour paired with itself is a triplet.
         opposite: triplets whose outer atoms are farther from each other than this, Å, are left out.
-        smooth: False says that the energy jumps where a neighbour enters or leaves.
+        smooth: the energy changes smoothly where a neighbour comes or goes.
     """
 
     cutoff: float
     far_cutoff: float = 0.0
     electrons: tuple[Electrons, ...] = ()
     by_head: bool = False
+    features: tuple[tuple[str, int], ...] = ()
     nearest: int = 0
     duplicates: Duplicates = "none"
     extra_cutoff: float = 0.0

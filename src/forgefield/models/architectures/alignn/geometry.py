@@ -63,7 +63,9 @@ class Windows(nn.Module):
         """Cosines (T, 1) and weights of the triplets."""
         settings, entering, leaving = self.settings, graph.triplet_entering, graph.triplet_leaving
         window = self._fade if settings.smooth_weights else self._inside
-        limit = min(settings.angle_cutoff, settings.envelope_cutoff) if settings.smooth_weights else settings.angle_cutoff
+        limit = (
+            min(settings.angle_cutoff, settings.envelope_cutoff) if settings.smooth_weights else settings.angle_cutoff
+        )
         unit = vectors / r
         unit = torch.cat([unit, -unit])
         cosine = -(unit.index_select(0, entering) * unit.index_select(0, leaving)).sum(1, keepdim=True)

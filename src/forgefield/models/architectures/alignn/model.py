@@ -49,7 +49,9 @@ class Alignn(EnergyArchitecture):
         self.kinds = nn.Parameter(torch.randn(kinds, width)) if kinds else None
         self.levels = nn.Parameter(torch.zeros(context.n_embedded, width)) if context.n_embedded else None
         self.windows = Windows(settings)
-        self.distances = Gaussians(0.0, max(LONGEST, 0.0 if published else settings.cutoff), settings.edge_input_features)
+        self.distances = Gaussians(
+            0.0, max(LONGEST, 0.0 if published else settings.cutoff), settings.edge_input_features
+        )
         self.bonds = nn.Sequential(Layer(settings.edge_input_features, middle), Layer(middle, width))
         n_angles, n_plain = settings.alignn_layers, settings.gcn_layers
         floor = SMOOTH_FLOOR if not published else PUBLISHED_FLOOR
@@ -129,4 +131,6 @@ def check_width(key: str, given: int | None, wanted: int) -> None:
         ModelError: it is not.
     """
     if given is not None and given != wanted:
-        raise ModelError(f"{given} is not the number that there are: {wanted}", f"model.{key}", f"set {wanted}, or leave it out")
+        raise ModelError(
+            f"{given} is not the number that there are: {wanted}", f"model.{key}", f"set {wanted}, or leave it out"
+        )
