@@ -16,10 +16,11 @@ class Graph(NamedTuple):
     Empty slots have sign 0, pair 0, sender 0, and are their own reverse.
 
     Far pairs are a second list, of physics terms that reach beyond the cutoff. It holds the near pairs too, and may
-    hold pairs beyond the far cutoff: each term cuts by itself. Triplets are pairs of edges that meet at an atom, as
-    numbers of directed edges: edge p runs from first to second atom of pair p, edge P + p back. They are sorted by
-    structure and outgoing edge's first atom, and may hold edges beyond the cutoff of triplets. Models that keep an element of two heads apart get atoms
+    hold pairs beyond the far cutoff: each term cuts by itself. Models that keep an element of two heads apart get atoms
     sorted by head within each element.
+
+    Triplets are pairs of edges that meet at an atom, as numbers of directed edges: edge p runs from first to second
+    atom of pair p, edge P + p back. They may hold edges beyond the cutoff of triplets: models cut by themselves.
     """
 
     positions: Tensor  # (N, 3), Å, float64 whatever the model's precision: their differences must keep its digits

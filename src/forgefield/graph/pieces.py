@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from forgefield.core.structure import Structure
-from forgefield.graph.needs import Needs
 from forgefield.graph.nearest import find_neighbours
+from forgefield.graph.needs import Needs
 from forgefield.graph.pairs import Pairs, find_far_pairs
 from forgefield.graph.triplets import Triplets, find_triplets
 

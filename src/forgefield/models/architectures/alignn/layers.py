@@ -73,8 +73,9 @@ class Edges(NamedTuple):
 
 
 class GatedSum(nn.Module):
-    """Edge-gated convolution: m = S x_source + D x_target + E y, gates s = weight * logistic(m);
+    """Edge-gated convolution.
 
+    m = S x_source + D x_target + E y; gates s = weight * logistic(m);
     x' = x + SiLU(norm(A x + sum(s * B x_source) / (sum(s) + floor))), y' = y + SiLU(norm(m)).
 
     Args:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from forgefield.core.errors import ModelError
+from forgefield.core.quantities import Quantity
 from forgefield.graph.graph import Graph
-from forgefield.graph.segment import sum_by
 from forgefield.models.architecture import ArchitectureContext, Axis
 from forgefield.models.architectures.alignn.elements import element_features, scaled_features
 from forgefield.models.architectures.alignn.geometry import Geometry, Windows
-from forgefield.models.architectures.alignn.layers import PUBLISHED_FLOOR, SMOOTH_FLOOR, Gaussians, GatedSum, Layer
-from forgefield.models.architectures.alignn.readout import Heads
+from forgefield.models.architectures.alignn.layers import PUBLISHED_FLOOR, SMOOTH_FLOOR, GatedSum, Gaussians, Layer
+from forgefield.models.architectures.alignn.readout import Readout, check_length
 from forgefield.models.architectures.alignn.settings import AlignnSettings
 from forgefield.models.traced.architecture import EnergyArchitecture
 from forgefield.models.traced.gradient import Predictions
 
 LONGEST = 8.0  # Å: the last Gaussian of distances
-START = math.log(0.7)  # of the readout's constant before an exponential
 
 
 class Alignn(EnergyArchitecture):
@@ -31,9 +27,11 @@ class Alignn(EnergyArchitecture):
         context: elements, heads, targets.
 
     Source:
-        Choudhary, DeCost, Atomistic Line Graph Neural Network, npj Comput. Mater. 7, 185 (2021); force fields: Choudhary
-        et al., Digital Discovery 2, 346 (2023).
+        Choudhary, DeCost, Atomistic Line Graph Neural Network, npj Comput. Mater. 7, 185 (2021); force fields:
+        Choudhary et al., Digital Discovery 2, 346 (2023).
     """
+
+    uses_features = True
 
     def __init__(self, settings: AlignnSettings, context: ArchitectureContext) -> None:
         super().__init__()
@@ -41,7 +39,7 @@ class Alignn(EnergyArchitecture):
         published = settings.compat == "alignn"
         width, middle = settings.hidden_features, settings.embedding_features
         found = (element_features if published else scaled_features)(settings.atom_features, context.elements)
-        check_width("atom_input_features", settings.atom_input_features, found.shape[1])
+        check_length("atom_input_features", settings.atom_input_features, found.shape[1])
         self.kinds_per_element = context.n_kinds // len(context.elements)
         self.register_buffer("known", torch.tensor(found, dtype=torch.float64), persistent=False)
         self.atoms = Layer(found.shape[1], width)
@@ -63,21 +61,24 @@ class Alignn(EnergyArchitecture):
         if lines > 0:
             self.cosines = Gaussians(-1.0, 1.0, settings.triplet_input_features)
             self.angles = nn.Sequential(Layer(settings.triplet_input_features, middle), Layer(middle, width))
-        self.energy = Heads(width, 1, context.n_readouts)
-        if settings.link == "log":
-            nn.init.constant_(self.energy.bias, START)
+        self.readout = Readout(settings, context)
 
     def head_parameters(self) -> list[str]:
         """Names of the parameters that belong to the readouts."""
-        return [name for name, _ in self.named_parameters() if name.startswith("energy.")]
+        return [name for name, _ in self.named_parameters() if name.startswith("readout.")]
 
     def indexed(self) -> dict[str, tuple[Axis, ...]]:
         """Axes over kinds (own vectors of elements) and heads (readouts, vectors of levels)."""
         axis = self.context.readout_axis
-        found: dict[str, tuple[Axis, ...]] = {name: (axis,) for name in self.head_parameters()}
+        own = [name for name in self.head_parameters() if not name.startswith("readout.mixing.")]
+        found: dict[str, tuple[Axis, ...]] = {name: (axis,) for name in own}
         if self.kinds is not None:
             found["kinds"] = (self.context.kind_axis,)
         return found if self.levels is None else found | {"levels": ("heads",)}
+
+    def extra_quantities(self) -> dict[str, Quantity]:
+        """The targets that were asked for."""
+        return {quantity.name: quantity for quantity in self.context.targets}
 
     def predictions(self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor) -> Predictions:
         """Energies, and the targets that are asked for.
@@ -90,11 +91,12 @@ class Alignn(EnergyArchitecture):
         """
         near = self.windows(graph, vectors)
         x = self._run(self._embed(graph, species), near)
-        return Predictions(self._energies(graph, x) + near.penalty, {})
+        energies, targets = self.readout(graph, x)
+        return Predictions(energies + near.penalty, targets)
 
     def _embed(self, graph: Graph, species: Tensor) -> Tensor:
         """Features of the atoms before any neighbour is seen, (N, C)."""
-        x = self.atoms(self.known.to(self.energy.weight.dtype))
+        x = self.atoms(self.known.to(self.atoms.linear.weight.dtype))
         x = x.index_select(0, species // self.kinds_per_element if self.kinds_per_element > 1 else species)
         if self.kinds is not None:
             x = x + self.kinds.index_select(0, species)
@@ -114,23 +116,3 @@ class Alignn(EnergyArchitecture):
             if k < len(self.angle_layers):
                 bond, angle = self.angle_layers[k](bond, angle, near.corners)
         return x
-
-    def _energies(self, graph: Graph, x: Tensor) -> Tensor:
-        """Energy of each atom, (N,)."""
-        energies = self.energy(x, self.readout_of(graph)).squeeze(1)
-        if self.settings.energy_mult_natoms:
-            return energies
-        sizes = sum_by(torch.ones_like(energies), graph.structure, graph.n_structures)
-        return energies / sizes.index_select(0, graph.structure)
-
-
-def check_width(key: str, given: int | None, wanted: int) -> None:
-    """Look whether a length that was given is the right one.
-
-    Raises:
-        ModelError: it is not.
-    """
-    if given is not None and given != wanted:
-        raise ModelError(
-            f"{given} is not the number that there are: {wanted}", f"model.{key}", f"set {wanted}, or leave it out"
-        )
