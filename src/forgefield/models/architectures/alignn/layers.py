@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from forgefield.graph.segment import sum_by
+from forgefield.kernels.operators import ops
+from forgefield.models.blocks.linear import in_kernels
 
 SMOOTH_FLOOR, PUBLISHED_FLOOR = 1.0, 1e-6
 """Added to the sum of the gates. With weights that fade out it must not be small: the only neighbour left would keep
@@ -44,6 +46,8 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map rows (R, C) to (R, C)."""
+        if in_kernels(x):
+            return ops.norm_silu(x, self.weight, self.bias)
         return nn.functional.silu(nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias))
 
 
@@ -98,14 +102,38 @@ class GatedSum(nn.Module):
     def forward(self, x: Tensor, y: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
         """Features of nodes (N, C) and edges (E, C); the edges' as they were where `last`."""
         width = x.shape[1]
-        gates, values = nn.functional.linear(x, self.nodes).split([2 * width, 2 * width], 1)
-        send, take = gates.chunk(2, 1)
-        value, own = (values + self.node_bias).chunk(2, 1)
-        m = nn.functional.linear(y, self.gate, self.gate_bias)
-        m = m + send.index_select(0, edges.source) + take.index_select(0, edges.target)
-        gate = torch.sigmoid(m) * edges.weight
-        messages = gate * value.index_select(0, edges.source)
-        n = x.shape[0]
-        mean = sum_by(messages, edges.target, n) / (sum_by(gate, edges.target, n) + self.floor)
-        x = x + self.node_norm(own + mean)
+        nodes = nn.functional.linear(x, self.nodes)
+        bonds, own = nodes[:, : 3 * width], nodes[:, 3 * width :]
+        own_bias, bias = self.node_bias[width:], self._edge_bias(width)
+        sums, m = gated_sum(
+            nn.functional.linear(y, self.gate, self.gate_bias), bonds + bias, edges, self.edge_norm is not None
+        )
+        mean = sums[:, :width] / (sums[:, width:] + self.floor)
+        x = x + self.node_norm(own + own_bias + mean)
         return x, y if self.edge_norm is None else y + self.edge_norm(m)
+
+    def _edge_bias(self, width: int) -> Tensor:
+        """Zeros for what is sent and taken, then the bias of the values, (3 C,)."""
+        return nn.functional.pad(self.node_bias[:width], (2 * width, 0))
+
+
+def gated_sum(y: Tensor, nodes: Tensor, edges: Edges, keep: bool) -> tuple[Tensor, Tensor]:
+    """Sums over the edges that lead to each node.
+
+    Args:
+        y: what edges bring to their gates, (E, C).
+        nodes: what nodes send to the gates, take to the gates, and send through them, side by side, (N, 3 C).
+        edges: the graph.
+        keep: the sums before the gates' logistic curve are wanted too.
+
+    Returns:
+        Sums of gates times values, and of gates, side by side, (N, 2 C); the sums before the curve, (E, C), or nothing.
+    """
+    source, target, weight = edges
+    if in_kernels(y):
+        return ops.gated_sum(y, nodes, weight, source, target, keep)
+    send, take, value = nodes.chunk(3, 1)
+    m = y + send.index_select(0, source) + take.index_select(0, target)
+    gate = torch.sigmoid(m) * weight
+    messages = torch.cat([gate * value.index_select(0, source), gate], 1)
+    return sum_by(messages, target, nodes.shape[0]), m

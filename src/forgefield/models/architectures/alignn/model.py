@@ -32,6 +32,7 @@ class Alignn(EnergyArchitecture):
     """
 
     uses_features = True
+    has_kernels = True
 
     def __init__(self, settings: AlignnSettings, context: ArchitectureContext) -> None:
         super().__init__()
