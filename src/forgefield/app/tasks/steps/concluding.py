@@ -26,7 +26,7 @@ from forgefield.data.dataset import Dataset
 from forgefield.data.parts import TrainingData
 from forgefield.export.artifact import export_artifacts
 from forgefield.export.calculator import ForgeField
-from forgefield.export.prediction import predict
+from forgefield.export.prediction import Prediction, predict
 from forgefield.export.probes import bare
 from forgefield.models.potential import Potential
 from forgefield.train.evaluate import evaluate
@@ -124,6 +124,8 @@ def check_in_ase(folder: Path, potential: Potential, structure: Structure, devic
     atoms.info |= {"charge": structure.charge or 0.0, "multiplicity": structure.multiplicity or 1}
     atoms.calc = ForgeField.load(folder, device=str(device), head=structure.level or potential.heads[0])
     (expected,) = predict(potential, [structure])
+    if not potential.context.energy:
+        return _check_properties(atoms, expected, folder, 1e-8 if potential.dtype == torch.float64 else 1e-4)
     energy = abs(atoms.get_potential_energy() - expected.energy) / len(structure)
     forces = float(np.abs(atoms.get_forces() - expected.forces).max())
     allowed = 1e-8 if potential.dtype == torch.float64 else 1e-4
@@ -131,6 +133,18 @@ def check_in_ase(folder: Path, potential: Potential, structure: Structure, devic
         what = f"the ASE calculator deviates from the model: {energy:.1e} eV per atom, {forces:.1e} eV/Å"
         raise ModelError(what, str(folder), "do not use these artifacts; please report the model's settings")
     return {"energy_per_atom": energy, "forces": forces}
+
+
+def _check_properties(atoms: Atoms, expected: Prediction, folder: Path, allowed: float) -> dict[str, float]:
+    """Compare what a model without energies predicts, over max(1, largest)."""
+    worst = 0.0
+    for name, value in expected.extra.items():
+        error = np.abs(np.asarray(atoms.calc.get_property(name, atoms)) - value).max() / max(1.0, np.abs(value).max())
+        worst = max(worst, float(error))
+    if not worst <= allowed:
+        what = f"the ASE calculator deviates from the model by {worst:.1e}"
+        raise ModelError(what, str(folder), "do not use these artifacts; please report the model's settings")
+    return {"further": worst}
 
 
 def provenance(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
