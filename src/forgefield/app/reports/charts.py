@@ -98,19 +98,19 @@ def parity(predictions: Predictions) -> list[str]:
         hints = [f"{predictions.origin[k]}: {1000 * (b - a):+.1f} meV/atom"
                  for k, a, b in zip(np.flatnonzero(known), x, y, strict=True)]  # fmt: skip
         note = "Energies are counted from free atoms. Points on the dashed line are right."
-        cards.append(_parity_card("Energy per atom", "eV per atom", x, y, hints, note))
+        cards.append(parity_card("Energy per atom", "eV per atom", x, y, hints, note))
     keep = predictions.has_forces
     if keep.any():
         x, y = predictions.forces_label[keep].ravel(), predictions.forces[keep].ravel()
-        cards.append(_parity_card("Force components", "eV/Å", x, y, None, f"{len(x):,} components."))
+        cards.append(parity_card("Force components", "eV/Å", x, y, None, f"{len(x):,} components."))
     known = np.isfinite(predictions.stress_label).all(axis=(1, 2)) if predictions.stress.size else np.zeros(0, bool)
     if known.any():
         x, y = (GPA_PER_UNIT * s[known].reshape(-1) for s in (predictions.stress_label, predictions.stress))
-        cards.append(_parity_card("Stress components", "GPa", x, y, None, "Positive is tensile."))
+        cards.append(parity_card("Stress components", "GPa", x, y, None, "Positive is tensile."))
     return cards
 
 
-def _parity_card(title: str, unit: str, x: np.ndarray, y: np.ndarray, hints: list[str] | None, note: str) -> str:
+def parity_card(title: str, unit: str, x: np.ndarray, y: np.ndarray, hints: list[str] | None, note: str) -> str:
     """Return one parity chart: dots for few points, shaded cells for many."""
     both = np.concatenate([x, y])
     chart = Chart(axis_over(f"reference, {unit}", both), axis_over(f"predicted, {unit}", both), f"Parity of {title}")

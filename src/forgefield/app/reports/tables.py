@@ -45,6 +45,10 @@ def errors_of_sets(contents: Contents) -> str:
             values = [one.overall.get(f"{name}_{word}") for one in contents.evaluated]
             title = f"{escape(name)} {word.upper()}, {escape(unit_of(name, units))}"
             columns[title.removesuffix(", ")] = [significant(value, pad=True) for value in values]
+        for word, end in (("right", "accuracy"), ("area under the curve", "auc")):
+            values = [one.overall.get(f"{name}_{end}") for one in contents.evaluated]
+            if any(value is not None for value in values):
+                columns[f"{escape(name)}, {word}"] = [significant(value, pad=True) for value in values]
     shares = [force_share(one.overall) for one in contents.evaluated]
     if any(shares):
         columns["of typical F"] = [

@@ -189,6 +189,11 @@ def error_rows(name: str, errors: dict[str, Any]) -> list[tuple[str, str]]:
         text = f"RMSE {milli(errors['stress_rmse'])}, MAE {milli(errors['stress_mae'])} meV/Å³"
         rows.append((f"{label}: stress", text))
     for one in names_in(errors):
+        if errors.get(f"{one}_accuracy") is not None:
+            area = errors.get(f"{one}_auc")
+            text = f"{100 * errors[f'{one}_accuracy']:.1f} % right"
+            rows.append((f"{label}: {one}", text + ("" if area is None else f", area under the curve {area:.3f}")))
+            continue
         text = f"RMSE {significant(errors[f'{one}_rmse'])}, MAE {significant(errors[f'{one}_mae'])} {unit_of(one)}"
         rows.append((f"{label}: {one}", text.rstrip()))
     return rows
@@ -213,8 +218,9 @@ def _summary(
         for head, errors in by_head.items() if len(by_head) > 1 else ():
             rows += error_rows(f"{'validation' if name == 'val' else name}, {head}", errors)
     if folder:
-        deviation = run.record.content["ase_check"]["forces"]
-        agreement = f"to within {deviation:.0e} eV/Å" if deviation else "exactly"
+        check = run.record.content["ase_check"]
+        deviation, unit = check.get("forces", check.get("further", 0.0)), " eV/Å" * ("forces" in check)
+        agreement = f"to within {deviation:.0e}{unit}" if deviation else "exactly"
         rows.append(("artifacts", f"checked against the model; the ASE calculator agrees {agreement}"))
     files = [report, *([folder] if folder else []), run.folder.best]
     model = short(folder or run.folder.best)

@@ -15,10 +15,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from forgefield.app.folder import write_json
-from forgefield.app.reports.contents import Predictions
+from forgefield.app.reports.contents import Predictions, Property
 from forgefield.app.run import OutputSettings
 from forgefield.app.tasks.steps.further import cells_of, columns_of, in_ase, of_atoms, units_of
 from forgefield.core.disk import write_atomic
+from forgefield.core.quantities import Quantity
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
 from forgefield.models.potential import Potential
@@ -156,13 +157,26 @@ def as_arrays(predictions: Sequence[Prediction], dataset: Dataset, potential: Po
         index=np.array([p.index for p in predictions]),
         config_type=np.array([s.config_type for s in structures]),
         origin=np.array([s.origin for s in structures]),
+        further={name: _property(q, predictions, structures) for name, q in potential.targets.quantities.items()}
+        if predictions[0].further
+        else {},
     )
+
+
+def _property(quantity: Quantity, predictions: Sequence[Prediction], structures: Sequence[Structure]) -> Property:
+    """Return predictions and labels of one more quantity."""
+    rows = [p.further[quantity.name].reshape(-1, quantity.width) for p in predictions]
+    labels = [
+        s.labels[quantity.name].reshape(row.shape) if quantity.name in s.labels else np.full(row.shape, np.nan)
+        for s, row in zip(structures, rows, strict=True)
+    ]
+    return Property(np.concatenate(rows), np.concatenate(labels), quantity.per, quantity.kind)
 
 
 def packed(arrays: Predictions) -> bytes:
     """Return the arrays as the bytes of an .npz file."""
     file = io.BytesIO()
-    np.savez_compressed(file, **vars(arrays))
+    np.savez_compressed(file, **arrays.arrays())  # type: ignore[arg-type]
     return file.getvalue()
 
 
