@@ -18,7 +18,7 @@ from forgefield.app.folder import RunFolder
 from forgefield.app.portrait import Portrait, look_at, warnings
 from forgefield.app.run import RunConfig
 from forgefield.app.run_rules import PREDICTING, TRAINING
-from forgefield.app.tasks.steps.aims import aims_of, with_spreads
+from forgefield.app.tasks.steps.aims import aims_of, judges_unseen, unseen_elements, with_spreads
 from forgefield.app.tasks.steps.datasets import check_heads, check_some_label, heads_of, open_asked, trained_quantities
 from forgefield.app.tasks.steps.examining import look_at_training_data
 from forgefield.app.tasks.steps.machine import choose_device
@@ -213,7 +213,9 @@ class Checkup:
         if start is not None:
             self._try("elements", lambda: check_elements(data.train, known, owner))
         if data.val is not None:
-            self._try("elements", lambda: check_elements(data.val, known, owner))  # type: ignore[arg-type]
+            if not judges_unseen(self.config):
+                self._try("elements", lambda: check_elements(data.val, known, owner))  # type: ignore[arg-type]
+            known = [*known, *unseen_elements(self.config, data)]
         self._test(data, known, owner)
         if start is not None or self.config.task == "train":
             self._try("statistics", lambda: self._measure(data, start))

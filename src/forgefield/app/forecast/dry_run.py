@@ -138,7 +138,7 @@ def _model(run: Asked, data: TrainingData) -> tuple[Potential, int]:
     if config.task == "resume":
         return _interrupted(run)
     if config.task == "train":
-        asked = to_measure(config, data.train)
+        asked = to_measure(config, data)
         return assemble(config, asked, asked.of(data), dtype_of(config)), 0
     return begin(run, data).potential, 0
 

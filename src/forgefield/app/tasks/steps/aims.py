@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from forgefield.app.run import RunConfig
+from forgefield.core.catalog import Catalog
 from forgefield.core.errors import DataError
 from forgefield.core.quantities import ALWAYS, DERIVED, QUANTITIES, Quantity
 from forgefield.data.dataset import Dataset
+from forgefield.data.parts import TrainingData, open_part
 from forgefield.data.statistics import Statistics
 from forgefield.models.targets import Aims, Spread, is_scaled
 
@@ -52,3 +54,22 @@ def _features(train: Dataset) -> tuple[tuple[str, int], ...]:
             raise DataError(f"the feature {name} has one row per atom, which no architecture uses", first.origin, fix)
         found.append((name, len(value)))
     return tuple(found)
+
+
+def judges_unseen(config: RunConfig) -> bool:
+    """Whether a new model may be asked of elements that no structure trained: it has no energies, only properties, and
+    describes elements by what is known of them. Energies of such elements would have no reference.
+    """
+    if config.task != "train" or config.train.trained_labels() & {*ALWAYS}:
+        return False
+    build = Catalog("forgefield.models.architectures").entry(str(config.backend)).build
+    return bool(getattr(build, "describes_elements", False))
+
+
+def unseen_elements(config: RunConfig, data: TrainingData) -> list[int]:
+    """Return elements of the validation and test structures that no training structure has, where that is allowed."""
+    if not judges_unseen(config):
+        return []
+    others = [data.val, data.test, open_part(config.data, "test") if config.data.test else None]
+    found = {z for part in others if part is not None for z in part.elements()}
+    return sorted(found - set(data.train.elements()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from forgefield.app.run import RunConfig
-from forgefield.app.tasks.steps.aims import aims_of, with_spreads
+from forgefield.app.tasks.steps.aims import aims_of, unseen_elements, with_spreads
 from forgefield.app.tasks.steps.datasets import heads_of
 from forgefield.app.tasks.steps.levels import check_dispersion, state_dispersion
 from forgefield.app.tasks.steps.run import Run
@@ -17,7 +18,6 @@ from forgefield.core.disk import write_atomic
 from forgefield.core.elements import symbol
 from forgefield.core.errors import ConfigError, DataError, ModelError
 from forgefield.core.settings import Settings
-from forgefield.data.dataset import Dataset
 from forgefield.data.parts import TrainingData, reference_setting
 from forgefield.data.reference import E0
 from forgefield.data.statistics import Statistics, measure
@@ -31,12 +31,16 @@ FOREIGN = {".model", ".pt", ".pth", ".ckpt", ".bin"}
 
 
 class ToMeasure(NamedTuple):
-    """What `measure` needs to know of a model: its cutoff, Å, reference energies, heads, and what it shall predict."""
+    """What `measure` needs to know of a model: its cutoff, Å, reference energies, heads, and what it shall predict.
+
+    `unseen` are elements that it shall know beside those of the training structures.
+    """
 
     cutoff: float
     e0: E0
     heads: list[str]
     aims: Aims
+    unseen: Sequence[int] = ()
 
     def of(self, data: TrainingData) -> Statistics:
         """Measure the training part."""
@@ -58,19 +62,22 @@ def measure_data(run: Run, data: TrainingData, asked: ToMeasure) -> Statistics:
 
 def build_new(run: Run, data: TrainingData) -> Potential:
     """Measure the training data and build a potential with random weights for it."""
-    asked = to_measure(run.config, data.train)
+    asked = to_measure(run.config, data)
+    if asked.unseen:
+        names = ", ".join(symbol(z) for z in asked.unseen)
+        run.say(f"note: no training structure has {names}: they are judged by what is known of elements")
     statistics = measure_data(run, data, asked)
     return note_model(run, assemble(run.config, asked, statistics, run.dtype))
 
 
-def to_measure(config: RunConfig, train: Dataset) -> ToMeasure:
+def to_measure(config: RunConfig, data: TrainingData) -> ToMeasure:
     """Return what `measure` needs to know of a new model."""
     given = config.model_json
     e0: E0 = reference_setting(config.data)
     if given and given.reference_energies:
         e0 = {h: {symbol(z): e for z, e in row.items()} for h, row in given.reference_energies.items()}
-    heads, aims = list(given.heads) if given else heads_of(train), aims_of(config, train)
-    return ToMeasure(cutoff_of(*_architecture(config), aims), e0, heads, aims)
+    heads, aims = list(given.heads) if given else heads_of(data.train), aims_of(config, data.train)
+    return ToMeasure(cutoff_of(*_architecture(config), aims), e0, heads, aims, unseen_elements(config, data))
 
 
 def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype: torch.dtype) -> Potential:
@@ -79,7 +86,9 @@ def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype:
     backend, settings = _architecture(config)
     scale = [_scale(statistics, head) for head in heads]
     shift = [statistics.by_head[head]["energy_mean_per_atom"] or 0.0 for head in heads]
-    energies, elements, neighbours = statistics.reference_energies, statistics.elements, statistics.avg_num_neighbors
+    energies, neighbours = statistics.reference_energies, statistics.avg_num_neighbors
+    elements = [*statistics.elements, *asked.unseen]
+    energies = {head: {**dict.fromkeys(asked.unseen, 0.0), **row} for head, row in energies.items()}
     if given:
         elements = _known_to_model_json(list(given.elements), statistics)
         energies = given.reference_energies or energies
