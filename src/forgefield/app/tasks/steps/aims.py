@@ -57,8 +57,9 @@ def _features(train: Dataset) -> tuple[tuple[str, int], ...]:
 
 
 def judges_unseen(config: RunConfig) -> bool:
-    """Whether a new model may be asked of elements that no structure trained: it has no energies, only properties, and
-    describes elements by what is known of them. Energies of such elements would have no reference.
+    """Whether a new model may be asked of elements that no structure trained.
+
+    Models of properties may, if they describe elements by what is known of them; energies would have no reference.
     """
     if config.task != "train" or config.train.trained_labels() & {*ALWAYS}:
         return False
