@@ -21,6 +21,7 @@ from forgefield.app.tasks.steps.levels import handed_out, untrained_heads, witho
 from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
 from forgefield.app.tasks.steps.run import Run
 from forgefield.core.errors import ModelError
+from forgefield.core.quantities import ALWAYS
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
 from forgefield.data.parts import TrainingData
@@ -122,6 +123,7 @@ def check_in_ase(folder: Path, potential: Potential, structure: Structure, devic
     """
     atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
     atoms.info |= {"charge": structure.charge or 0.0, "multiplicity": structure.multiplicity or 1}
+    atoms.info |= structure.features
     atoms.calc = ForgeField.load(folder, device=str(device), head=structure.level or potential.heads[0])
     (expected,) = predict(potential, [structure])
     if not potential.context.energy:
@@ -236,13 +238,13 @@ def _old(data: TrainingData) -> str:
 def next_commands(run: Run, model: str) -> list[tuple[str, str]]:
     """Return three things to try after training."""
     root, epochs = short(run.folder.root), 2 * run.config.train.epochs
-    heads = run.record.content["model"]["heads"]
+    heads, energies = run.record.content["model"]["heads"], run.config.train.trained_labels() & {*ALWAYS}
     several = len(heads) > 1 and run.config.export.fidelity == "all"
     named, asked = (f", head='{heads[-1]}'", f" --head {heads[-1]}") if several else ("", "")
     python = f"from forgefield import ForgeField; calculator = ForgeField.load('{model}'{named})"
     return [
         (
-            "predict energies and forces of new structures",
+            "predict energies and forces of new structures" if energies else "predict new structures",
             f"forgefield infer --model {model} --data structures.xyz --out predictions{asked}",
         ),
         ("train for more epochs", f"forgefield resume {root} --epochs {epochs}"),
