@@ -61,8 +61,10 @@ def judges_unseen(config: RunConfig) -> bool:
 
     Models of properties may, if they describe elements by what is known of them; energies would have no reference.
     """
-    if config.task != "train" or config.train.trained_labels() & {*ALWAYS}:
+    if config.train.trained_labels() & {*ALWAYS} or config.task not in ("train", "resume"):
         return False
+    if config.task == "resume":  # the model that is taken up knows its elements
+        return True
     build = Catalog("forgefield.models.architectures").entry(str(config.backend)).build
     return bool(getattr(build, "describes_elements", False))
 
