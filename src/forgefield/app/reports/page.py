@@ -193,7 +193,7 @@ def _accuracy(contents: Contents) -> list[str]:
         tables.errors_by(judged, "by_head", "By head") if len(judged.metrics.get("by_head", {})) > 1 else "",
         tables.errors_by(judged, "by_component", "By force component"),
     ]
-    note = '<p class="lead">Energies in meV per atom, forces in meV/Å.</p>'
+    note = '<p class="lead">Energies in meV per atom, forces in meV/Å.</p>' if contents.has_energy else ""
     parts.append(
         section("groups", "Where the errors are", note, side_by_side(*groups, columns=3)) if any(groups) else ""
     )
@@ -232,7 +232,8 @@ def _use(contents: Contents) -> str:
     where = f"<p>The model stands in <code>{escape(str(place))}</code>; the folder can be copied anywhere.</p>"
     check = contents.record.get("ase_check")
     if check:
-        said = f"all predictions within {check.get('further', 0.0):.0e} of the model's"
+        largest = check.get("further", 0.0)
+        said = f"all predictions within {largest:.0e} of the model's" if largest else "all predictions are the model's"
         if "forces" in check:
             energy, forces = f"{check['energy_per_atom']:.0e} eV per atom", f"{check['forces']:.0e} eV/Å"
             said = f"energy within {energy} of the model's, forces {forces}"

@@ -30,6 +30,24 @@ def property_cards(judged: Evaluated) -> list[str]:
     return cards
 
 
+def property_sentences(judged: Evaluated) -> list[str]:
+    """Return in words how good the numbers of the user's own are: errors beside the spread of the labels."""
+    found: list[str] = []
+    units = judged.metrics.get("about", {}).get("units", {})
+    for name, part in judged.predictions.further.items() if judged.predictions else ():
+        if part.kind != "number" or part.known.sum() < 2:
+            continue
+        label, value = part.label[part.known], part.value[part.known]
+        error, spread = np.abs(value - label).mean(), np.abs(label - label.mean(0)).mean()
+        if spread > 0:
+            unit = escape(unit_of(name, units))
+            found.append(
+                f"<b>{escape(name)}</b> is off by {significant(float(error))} {unit} on average; "
+                f"always answering the mean would be off by {significant(float(spread))}."
+            )
+    return found
+
+
 def _parity(name: str, found: Property, unit: str, judged: Evaluated) -> str:
     x, y = found.label[found.known].ravel(), found.value[found.known].ravel()
     hints = None
