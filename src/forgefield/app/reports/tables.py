@@ -154,6 +154,8 @@ def data_facts(contents: Contents) -> str:
 
 def reference_energies(contents: Contents) -> str:
     """Return the free-atom energies that are subtracted, per head and element."""
+    if not contents.has_energy:
+        return ""
     heads = contents.manifest.get("reference_energies") or contents.statistics.get("reference_energies") or {}
     rows = []
     for head, values in heads.items():
