@@ -26,6 +26,7 @@ from forgefield.models.architecture import (
     PhysicsContext,
     PhysicsTerm,
 )
+from forgefield.models.baseline.settings import BaselineSettings
 from forgefield.models.dispersion import Dispersion
 from forgefield.models.gradients import Electrostatics, Gradients
 
@@ -61,6 +62,8 @@ class Potential(nn.Module):
         added: settings of those that the architecture did not ask for by itself.
         dispersion: whether the labels of each head include it, where that is stated.
     """
+
+    baseline: BaselineSettings | None = None  # the level of theory to which the model gives the correction
 
     def __init__(
         self,

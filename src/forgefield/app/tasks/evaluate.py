@@ -21,6 +21,7 @@ from forgefield.app.tasks.steps.record import RunRecord
 from forgefield.core.disk import disk_errors
 from forgefield.core.errors import ConfigError, ForgeError
 from forgefield.data.dataset import Dataset
+from forgefield.data.differences import as_labelled
 
 
 def run_task(config: RunConfig, console: Console) -> TaskResult:
@@ -37,6 +38,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         if config.eval.free_atoms and not any(s.fixed is not None and s.fixed.any() for s in dataset):
             raise ConfigError("no atom is held fixed", "eval.free_atoms", "remove it, or give the constraints")
         evaluation = predict_all(config, question, dataset, console)
+        dataset = as_labelled(dataset)
         name = set_name(question.paths)
         folder = output_folder(config, name)
         about = {"set": name, "fingerprint": dataset.fingerprint, "weights_sha256": question.weights_sha256}

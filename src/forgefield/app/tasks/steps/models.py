@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from forgefield.app.baseline.naming import give_baseline
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import heads_of
 from forgefield.app.tasks.steps.levels import check_dispersion, state_dispersion
@@ -90,6 +91,7 @@ def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype:
         what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(asked)}"
         raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
     _check_named_levels(config, heads)
+    give_baseline(potential, config)
     state_dispersion(potential, config.data)
     check_dispersion(potential)
     return potential
