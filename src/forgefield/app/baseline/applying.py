@@ -57,7 +57,8 @@ def to_learn(run: Run, data: TrainingData, settings: BaselineSettings | None) ->
             labels.cache.note("tblite", version())
         checked = verify(labels, sets)
         counts, lacking = complete(labels, sets, run.console)
-    run.record.note(baseline={**settings.model_dump(mode="json"), "labels": counts.to_json(), "compared": checked})
+    described = {**settings.model_dump(mode="json"), "name": settings.name}
+    run.record.note(baseline={**described, "labels": counts.to_json(), "compared": checked})
     tell(run.say, settings, counts, checked)
     if counts.failures:
         if run.config.data.on_error != "skip":

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from forgefield.app.folder import METRICS, RunFolder
+from forgefield.app.reports.baseline import baseline_rows
 from forgefield.app.reports.page import write_report
 from forgefield.app.run import RunConfig, save_resolved
 from forgefield.app.tasks.steps.asking import Question, ask, model_text, output_folder, save_loaded
@@ -47,6 +48,8 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         files += report(config, question, dataset, name)
     rows = [("model", model_text(question)), ("data", f"{len(dataset)} structures of {name}")]
     rows += error_rows(name, evaluation.metrics["all"])
+    if question.potential.baseline is not None:
+        rows += baseline_rows(name, evaluation.metrics, question.potential.baseline.name)
     return show(TaskResult(f"{config.name}: evaluate", rows, files, _next(config, files), evaluation.metrics), console)
 
 

@@ -11,6 +11,7 @@ import torch
 from ase import Atoms
 
 from forgefield.app.baseline.applying import judged
+from forgefield.app.reports.baseline import baseline_rows
 from forgefield.app.reports.markup import duration, milli, significant
 from forgefield.app.reports.page import write_report
 from forgefield.app.reports.reading import force_share
@@ -202,6 +203,7 @@ def _summary(
     ]
     for name, found in metrics.items():
         rows += error_rows(name, found["all"])
+        rows += baseline_rows(name, found, run.record.content.get("baseline", {}).get("name", ""))
         by_head = found.get("by_head", {})
         for head, errors in by_head.items() if len(by_head) > 1 else ():
             rows += error_rows(f"{'validation' if name == 'val' else name}, {head}", errors)
@@ -226,6 +228,7 @@ def next_commands(run: Run, model: str) -> list[tuple[str, str]]:
     heads = run.record.content["model"]["heads"]
     several = len(heads) > 1 and run.config.export.fidelity == "all"
     named, asked = (f", head='{heads[-1]}'", f" --head {heads[-1]}") if several else ("", "")
+    named += ", baseline=base" if run.record.content.get("baseline", {}).get("method") == "labels" else ""
     python = f"from forgefield import ForgeField; calculator = ForgeField.load('{model}'{named})"
     return [
         (
