@@ -26,7 +26,7 @@ from forgefield.data.checks import check_elements
 from forgefield.data.dataset import Dataset, open_dataset
 from forgefield.data.loader import make_loader
 from forgefield.export.artifact import Artifact, export_artifacts
-from forgefield.export.calculator import choose_dtype
+from forgefield.export.calculator import choose_dtype, electrons_of
 from forgefield.kernels.choice import kernels
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
@@ -260,9 +260,8 @@ def _of_atoms(atoms: Atoms, index: int) -> Structure:
         labels = {name: results[name] for name in ("energy", "forces") if name in results}
         if "stress" in results:
             labels["stress"] = voigt_6_to_full_3x3_stress(results["stress"])
-    return Structure(
-        atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, labels=labels, origin=f"atoms {index}"
-    )
+    more = {"labels": labels, "origin": f"atoms {index}", **electrons_of(atoms, ("charge", "multiplicity"))}
+    return Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **more)
 
 
 def _texts(paths: str | Path | Sequence[str | Path]) -> list[str]:

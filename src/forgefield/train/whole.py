@@ -14,8 +14,12 @@ from forgefield.train.metrics import Errors, measure_errors
 from forgefield.train.table import Further, Table
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from forgefield.core.structure import Structure
     from forgefield.models.potential import Potential
+
+MOMENTS = ("dipole", "quadrupole")
 
 
 def put_together(table: Table, structures: Sequence[Structure], potential: Potential) -> tuple[Table, Errors]:
@@ -26,6 +30,9 @@ def put_together(table: Table, structures: Sequence[Structure], potential: Poten
     """
     assert potential.baseline is not None
     learned = potential.baseline.learned
+    if "charges" in learned:  # moments that follow from charges are differences too
+        known = {n: v for n, v in table.further.items() if n in learned or n not in MOMENTS}
+        table = table._replace(further=MappingProxyType(known))
     alone = measure_errors(base_alone(table, structures, learned, potential))["all"]
     return with_base(table, structures, learned), cast("Errors", alone)
 
@@ -118,5 +125,5 @@ def _reference(potential: Potential, structure: Structure) -> float:
     """Reference energies and shifts of the atoms of a structure, eV."""
     head = potential.heads.index(structure.level) if structure.level in potential.heads else 0
     places = np.searchsorted(potential.elements, structure.numbers)
-    own = potential.self_energies[head].cpu().numpy()[places].sum()
-    return float(own) + len(structure) * float(potential.shift[head])
+    energies, shift = cast("Tensor", potential.self_energies)[head], cast("Tensor", potential.shift)[head]
+    return float(energies.cpu().numpy()[places].sum()) + len(structure) * float(shift)
