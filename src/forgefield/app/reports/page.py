@@ -206,6 +206,8 @@ def _use(contents: Contents) -> str:
     if len(heads) > 1:  # the model must be told which
         snippet = snippet.replace(f'load("{place}")', f'load("{place}", head="{heads[-1]}")')
         shell += f" --head {heads[-1]}"
+    if (contents.record.get("baseline") or {}).get("method") == "labels":
+        snippet = snippet.replace(f'load("{place}"', f'load("{place}", baseline=calculator_of_the_base_level')
     where = f"<p>The model stands in <code>{escape(str(place))}</code>; the folder can be copied anywhere.</p>"
     check = contents.record.get("ase_check")
     if check:

@@ -185,6 +185,7 @@ def describe_model(potential: Potential) -> dict[str, Any]:
         "settings": potential.settings.model_dump(mode="json"),
         "scale": potential.scale.tolist(),
         "shift": potential.shift.tolist(),
+        **({} if potential.baseline is None else {"baseline": potential.baseline.name}),
     }
 
 
