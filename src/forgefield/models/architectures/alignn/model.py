@@ -33,6 +33,7 @@ class Alignn(EnergyArchitecture):
 
     uses_features = True
     has_kernels = True
+    describes_elements = True
 
     def __init__(self, settings: AlignnSettings, context: ArchitectureContext) -> None:
         super().__init__()
