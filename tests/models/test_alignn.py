@@ -12,6 +12,8 @@ from forgefield.core.quantities import QUANTITIES, Quantity
 from forgefield.core.structure import Structure
 from forgefield.export.artifact import export_artifacts
 from forgefield.export.calculator import ForgeField
+from forgefield.export.exportable import ExportablePotential
+from forgefield.export.target import directed_edges
 from forgefield.export.verlet import MovingGraph
 from forgefield.graph.build import build_graph
 from forgefield.kernels.choice import kernels
@@ -248,3 +250,20 @@ def test_files_for_other_programs_need_plain_cutoffs(tmp_path):
         export_artifacts(potential, tmp_path / "a", targets=["torchscript"], provenance={}, sample=[molecule()])
     export_artifacts(potential, tmp_path / "b", targets=[], provenance={}, sample=[molecule()])
     assert ForgeField.load(tmp_path / "b") is not None
+
+
+@pytest.mark.parametrize("settings", [{}, {"three_body_cutoff": 2.6, "backtracking": False}])
+def test_angles_found_from_directed_edges_are_the_same(settings):
+    """What packages of AOTInductor are made of: a padded table of angles."""
+    potential = make(**settings)
+    for s in (molecule(9), crystal()):
+        index, shifts = (torch.tensor(a) for a in directed_edges(s, potential.cutoff))
+        slots = torch.zeros(int(torch.bincount(index[1]).max()) + 2, dtype=torch.long)
+        nothing = torch.zeros(len(s), dtype=torch.long)
+        atoms = torch.tensor(s.positions), torch.tensor(s.numbers), nothing, torch.tensor(s.cell[None]), nothing[:1]
+        with torch.no_grad():
+            energy, forces, stress, _ = ExportablePotential(potential)(*atoms, index, shifts, slots)
+        wanted = predict(potential, s)
+        assert torch.allclose(energy, wanted.energy, rtol=0, atol=1e-11)
+        assert torch.allclose(forces, wanted.forces, rtol=0, atol=1e-11)
+        assert torch.allclose(stress, wanted.stress, rtol=0, atol=1e-11)
