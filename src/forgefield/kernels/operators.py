@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from forgefield.core.errors import ModelError
-from forgefield.kernels import linear_operators, radial_operators  # noqa: F401  (define the others)
+from forgefield.kernels import gate_operators, linear_operators, radial_operators  # noqa: F401  (define the others)
 from forgefield.kernels.paths import coupling_paths
 
 _TABLE = (
