@@ -97,7 +97,7 @@ def resolve_paths(tree: Node, folder: Path) -> Node:
         # data.e0 and data.split are words, values or files: only a text with a suffix or a folder can be a file.
         word = path in (("data", "e0"), ("data", "split")) and _is_word(node)
         if node is not None and not word:
-            tree = _with(tree, path, _absolute(node, folder))
+            tree = replaced(tree, path, _absolute(node, folder))
     return tree
 
 
@@ -138,7 +138,7 @@ def spread_model_in(tree: Node, problems: list[str]) -> Node:
     if weights is not None:
         if tree.find("model", "weights") is not None:
             problems.append(problem(tree, ("model", "weights"), "model_in.weights is given too. Keep one"))
-        tree = _with(tree, ("model", "weights"), weights)
+        tree = replaced(tree, ("model", "weights"), weights)
     return tree
 
 
@@ -168,17 +168,17 @@ def _given(tree: Node, *path: str) -> bool:
     return node is not None and node.value is not None
 
 
-def _with(tree: Node, path: tuple[str, ...], node: Node | None) -> Node:
+def replaced(tree: Node, path: tuple[str, ...], node: Node | None) -> Node:
     """Return the tree with the node at `path` replaced."""
     if len(path) == 1:
         return tree.with_child(path[0], node)
     inner = tree.child(path[0])
     inner = inner if inner is not None and inner.is_mapping else Node({}, tree.place)
-    return tree.with_child(path[0], _with(inner, path[1:], node))
+    return tree.with_child(path[0], replaced(inner, path[1:], node))
 
 
 def _without(tree: Node, path: tuple[str, ...]) -> Node:
-    return _with(tree, path, None)
+    return replaced(tree, path, None)
 
 
 # ------------------------------------------------------------------------------------- the run, after validation

@@ -20,6 +20,7 @@ from forgefield.models.architecture import ArchitectureContext, Fidelity
 from forgefield.models.baseline.settings import BaselineSettings
 from forgefield.models.mismatch import settings_behind
 from forgefield.models.potential import ARCHITECTURES, PHYSICS, Potential, build_potential
+from forgefield.models.targets import Aims
 
 SCHEMA = "forgefield-1"
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
@@ -75,6 +76,7 @@ def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Po
         physics={n: PHYSICS.entry(n).settings.model_validate(v) for n, v in manifest.get("physics", {}).items()},
         physics_scale=manifest["physics_scale"],
         fidelity=Fidelity.model_validate(manifest.get("fidelity", {})),
+        aims=Aims.from_json(manifest["predicts"]) if "predicts" in manifest else None,
         dispersion=manifest.get("labels_dispersion", {}),
         dtype=dtype or getattr(torch, manifest["dtype"]),
         first=tuple(manifest.get("first", (0, 0))),
@@ -95,6 +97,8 @@ def _optional(potential: Potential) -> dict[str, Any]:
         found["baseline"] = potential.baseline.model_dump(mode="json")
     if potential.context.fidelity != Fidelity():
         found["fidelity"] = potential.context.fidelity.model_dump(mode="json")
+    if potential.aims != Aims():
+        found["predicts"] = potential.aims.to_json()
     return found
 
 

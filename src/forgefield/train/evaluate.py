@@ -38,7 +38,7 @@ class Prediction:
 
     Args:
         index: position of the structure in the data set.
-        energy: total energy, eV.
+        energy: total energy, eV; None from a model without energies.
         forces: (n, 3), eV/Å; None if only energies were asked for.
         stress: (3, 3), eV/Å^3, zero without a cell; None if only energies were asked for.
         further: what else was measured, by name: components of the structure, (D,), or of its atoms, (n, D).
@@ -47,7 +47,7 @@ class Prediction:
     """
 
     index: int
-    energy: float
+    energy: float | None
     forces: np.ndarray | None
     stress: np.ndarray | None
     further: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
@@ -140,7 +140,8 @@ def evaluate(
         cast("Errors", metrics["all"])["n_forces_left_out"] = left_out
     if baseline:
         metrics["baseline"] = baseline
-    return Evaluation(_predictions(table, energy_only, structures if whole else ()), metrics, tuple(notes))
+    based = structures if whole else ()
+    return Evaluation(_predictions(table, energy_only, measured.energy, based), metrics, tuple(notes))
 
 
 def _left_out(table: Table, structures: Sequence[Structure]) -> int:
@@ -248,7 +249,7 @@ def _check_finite(table: Table, loader: Loader) -> None:
     """Refuse predictions that are not numbers, naming the first structure concerned."""
     good = np.isfinite(table.energy) & np.isfinite(table.stress).all((1, 2))
     bad_atoms = ~np.isfinite(table.forces).all(1)
-    for value, _, _, per in table.further.values():
+    for value, _, _, per, _ in table.further.values():
         bad_rows = ~np.isfinite(value).all(1)
         bad_atoms, good = (bad_atoms | bad_rows, good) if per == "atom" else (bad_atoms, good & ~bad_rows)
     good &= np.add.reduceat(bad_atoms.astype(int), table.first_atom[:-1]) == 0
@@ -262,7 +263,7 @@ def _check_finite(table: Table, loader: Loader) -> None:
     )
 
 
-def _predictions(table: Table, energy_only: bool, based: Sequence[Structure] = ()) -> list[Prediction]:
+def _predictions(table: Table, energy_only: bool, energy: bool, based: Sequence[Structure] = ()) -> list[Prediction]:
     first = table.first_atom
     found: list[Prediction] = []
     for k, index in enumerate(table.index):
@@ -271,11 +272,11 @@ def _predictions(table: Table, energy_only: bool, based: Sequence[Structure] = (
         found.append(
             Prediction(
                 index=int(index),
-                energy=float(table.energy[k]),
-                forces=None if energy_only else table.forces[atoms],
-                stress=None if energy_only else table.stress[k],
+                energy=float(table.energy[k]) if energy else None,
+                forces=table.forces[atoms] if energy and not energy_only else None,
+                stress=table.stress[k] if energy and not energy_only else None,
                 further=rows,
-                counted=None if energy_only else table.has_forces[atoms],
+                counted=table.has_forces[atoms] if energy and not energy_only else None,
                 base={n: based[k].base[n] for n in ("energy", "forces") if n in based[k].base} if based else {},
             )
         )
