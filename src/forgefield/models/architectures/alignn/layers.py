@@ -102,19 +102,13 @@ class GatedSum(nn.Module):
     def forward(self, x: Tensor, y: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
         """Features of nodes (N, C) and edges (E, C); the edges' as they were where `last`."""
         width = x.shape[1]
-        nodes = nn.functional.linear(x, self.nodes)
-        bonds, own = nodes[:, : 3 * width], nodes[:, 3 * width :]
-        own_bias, bias = self.node_bias[width:], self._edge_bias(width)
-        sums, m = gated_sum(
-            nn.functional.linear(y, self.gate, self.gate_bias), bonds + bias, edges, self.edge_norm is not None
-        )
-        mean = sums[:, :width] / (sums[:, width:] + self.floor)
-        x = x + self.node_norm(own + own_bias + mean)
+        nodes = nn.functional.linear(x, self.nodes, nn.functional.pad(self.node_bias, (2 * width, 0)))
+        bonds, own = nodes.split([3 * width, width], 1)
+        gates = nn.functional.linear(y, self.gate, self.gate_bias)
+        sums, m = gated_sum(gates, bonds, edges, self.edge_norm is not None)
+        total, norm = sums.chunk(2, 1)
+        x = x + self.node_norm(own + total / (norm + self.floor))
         return x, y if self.edge_norm is None else y + self.edge_norm(m)
-
-    def _edge_bias(self, width: int) -> Tensor:
-        """Zeros for what is sent and taken, then the bias of the values, (3 C,)."""
-        return nn.functional.pad(self.node_bias[:width], (2 * width, 0))
 
 
 def gated_sum(y: Tensor, nodes: Tensor, edges: Edges, keep: bool) -> tuple[Tensor, Tensor]:
