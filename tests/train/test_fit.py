@@ -221,7 +221,7 @@ def test_limit_of_computing_time(tmp_path, monkeypatch):
     _, again = run(tmp_path, quiet(epochs=1000, max_cpu_minutes=0.1), resume=True)
     rows = read_history(tmp_path / "history.jsonl")
     assert again.reason == "max_cpu_minutes"
-    assert rows[-1]["cpu_seconds"] >= first + 4.0
+    assert rows[-1]["cpu_seconds"] > first + 2.0  # over both calls
 
 
 def test_the_clock_counts_computing_only_and_other_processes_too():
