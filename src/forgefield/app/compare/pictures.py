@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from forgefield.app.compare.summary import Line, Metric, metrics_of, sets_of, units_in
+from forgefield.app.compare.summary import Line, Metric, metrics_of, shown_sets, units_in
 from forgefield.app.folder import RunFolder
 from forgefield.app.reports.plot import WIDTH, Chart, axis_over
 from forgefield.train.recorder import read_history
@@ -45,8 +45,7 @@ def pictures(lines: Sequence[Line], rows: Sequence[Mapping[str, Any]], folders: 
     """
     units = units_in(rows)
     found: list[Picture] = []
-    sets = [name for name in sets_of(lines) if name not in ("val", "train")] or sets_of(lines)
-    for title in sets:
+    for title in shown_sets(lines):
         for metric in metrics_of(lines, title, units)[:2]:
             found += against_training(lines, title, metric)
             found += against_inference(lines, title, metric)

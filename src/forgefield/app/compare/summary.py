@@ -150,6 +150,12 @@ def sets_of(lines: Sequence[Line]) -> list[str]:
     return sorted(names, key=lambda name: name in ("val", "train"))
 
 
+def shown_sets(lines: Sequence[Line]) -> list[str]:
+    """Return the sets that the table and the charts are of: tests, or what is there where there is none."""
+    names = sets_of(lines)
+    return [name for name in names if name not in ("val", "train")] or names
+
+
 def units_in(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the units of further quantities that the runs have written."""
     return {name: unit for row in rows for name, unit in row.get("units", {}).items()}
@@ -159,7 +165,7 @@ def table_of(lines: Sequence[Line], rows: Sequence[Mapping[str, Any]]) -> tuple[
     """Return heading and cells of the table: times first, then the errors on every set."""
     numbers = [key for key in NUMBERS if any(line.values.get(key) for line in lines)]
     units = units_in(rows)
-    columns = [(title, metric) for title in sets_of(lines) for metric in metrics_of(lines, title, units)]
+    columns = [(title, metric) for title in shown_sets(lines) for metric in metrics_of(lines, title, units)]
     several = any(len(line.rows) + len(line.failed) > 1 for line in lines)
     heads = ["model", "limit", *(["seeds"] if several else []), *(NUMBERS[key] for key in numbers)]
     heads += [f"{title}: {metric.title}{f', {metric.unit}' if metric.unit else ''}" for title, metric in columns]
