@@ -162,28 +162,30 @@ def units_in(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def table_of(lines: Sequence[Line], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return heading and cells of the table: times first, then the errors on every set."""
+    """Return heading and cells of the table: the errors on every set, then what they cost."""
     numbers = [key for key in NUMBERS if any(line.values.get(key) for line in lines)]
     units = units_in(rows)
     columns = [(title, metric) for title in shown_sets(lines) for metric in metrics_of(lines, title, units)]
     several = any(len(line.rows) + len(line.failed) > 1 for line in lines)
-    heads = ["model", "limit", *(["seeds"] if several else []), *(NUMBERS[key] for key in numbers)]
+    heads = ["model", "limit", *(["seeds"] if several else [])]
     heads += [f"{title}: {metric.title}{f', {metric.unit}' if metric.unit else ''}" for title, metric in columns]
+    heads += [NUMBERS[key] for key in numbers]
     body = []
     for line in lines:
         cells = [line.candidate, f"{line.minutes:g}", *([str(len(line.rows))] if several else [])]
-        cells += [_cell(key, line.values.get(key)) for key in numbers]
         for title, metric in columns:
             value = line.errors.get(title, {}).get(metric.key)
             cells.append("failed" if not line.rows else "\N{EN DASH}" if value is None else str(value.times(metric.by)))
-        body.append(cells)
+        body.append([*cells, *(_cell(key, line.values.get(key)) for key in numbers)])
     return heads, body
 
 
 def _cell(key: str, value: Value | None) -> str:
     if value is None:
         return "\N{EN DASH}"
-    return f"{value.mean:,.0f}" if key in ("parameters", "epochs") or key.endswith("_mib") else str(value)
+    if key in ("parameters", "epochs") or key.endswith("_mib"):
+        return f"{value.mean:,.0f}"
+    return significant(value.mean, pad=True) if key.endswith("_minutes") else str(value)
 
 
 def remarks(lines: Sequence[Line], rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -197,8 +199,9 @@ def remarks(lines: Sequence[Line], rows: Sequence[Mapping[str, Any]]) -> list[st
         if row["status"] == "done" and "minutes" not in str(row["ended"]):
             used = row["cpu_minutes"] if row["minutes_of"].startswith("CPU") else row["wall_minutes"]
             found.append(f"{who}: {row['ended']}, after {significant(used)} {row['minutes_of']}")
-        if row["status"] == "done" and row["inference"]["crowded"]:
-            found.append(f"{who}: other programs computed while its predictions were timed")
+    crowded = {f"{row['candidate']} seed {row['seed']}" for row in rows if row.get("inference", {}).get("crowded")}
+    if crowded:
+        found.append(f"other programs computed while predictions were timed: {', '.join(sorted(crowded))}")
     for what in ("threads", "device", "dtype"):
         seen = {str(row[what]) for row in rows if row["status"] == "done"}
         if len(seen) > 1:
