@@ -12,6 +12,7 @@ from forgefield.app.commands.execution import SAVED, USER_ERROR, console, say, s
 from forgefield.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from forgefield.app.compare.comparison import Request
     from forgefield.app.run import RunConfig
 
 BUDGET = "Budget"
@@ -80,9 +81,7 @@ def command(
       forgefield compare mace.yaml aimnet2.yaml --minutes 2,5,10 --threads 1
     """
     from forgefield.app.compare.candidates import Budget
-    from forgefield.app.compare.comparison import Request, compare
-    from forgefield.app.tasks.steps.outcome import short
-    from forgefield.train.signals import Stopped, obeyed
+    from forgefield.app.compare.comparison import Request
 
     flags = [
         ("task", "train", "train"), ("run_dir", out / "runs", "--out"), ("data.train", data, "--data"),
@@ -95,6 +94,15 @@ def command(
     request = Request(
         candidates, budget, seeds, [path.absolute() for path in test or []], out.absolute(), threads, keep_epochs
     )
+    _carry_out(request)
+
+
+def _carry_out(request: Request) -> None:
+    """Compare, show the table, and say what failed."""
+    from forgefield.app.compare.comparison import compare
+    from forgefield.app.tasks.steps.outcome import short
+    from forgefield.train.signals import Stopped, obeyed
+
     screen = console()
 
     def tell(text: str) -> None:
@@ -113,10 +121,8 @@ def command(
     if found.failed:
         for message in found.failed:
             say(message)
-        say(
-            f"{len(found.failed)} of {len(candidates) * seeds} runs failed; mend what is wrong and repeat the command",
-            "failed",
-        )
+        count = len(request.configs) * request.seeds
+        say(f"{len(found.failed)} of {count} runs failed; mend what is wrong and repeat the command", "failed")
         raise typer.Exit(USER_ERROR)
 
 
