@@ -30,7 +30,9 @@ class ForgeField(Calculator):
     """ASE calculator of a potential: energy, free_energy, energies, forces and, in 3D-periodic cells, stress.
 
     Units are ASE's: eV, Å, eV/Å, eV/Å^3; stress in Voigt order xx, yy, zz, yz, xz, xy, positive = tensile.
-    `free_energy` equals `energy`; `energies` are per atom, self-atomic energies included.
+    `free_energy` equals `energy`; `energies` are per atom, self-atomic energies included. What else a model predicts
+    (charges, dipole, targets of the user's own) is in `results` under its name; `get_property(NAME)` gives it. A model
+    of properties alone has no energy.
 
     Args:
         potential: the model, on the device and in the precision to run in.
@@ -49,9 +51,11 @@ class ForgeField(Calculator):
         allocator.tune()
         self.potential = potential.eval()
         self.head = choose_head(potential.heads, head)
-        self._asks = potential.needs.electrons
+        self._asks, self._features = potential.needs.electrons, potential.needs.features
         self.moving = MovingGraph(potential.needs, skin)
         self._last: Structure | None = None
+        standard = type(self).implemented_properties if potential.context.energy else []
+        self.implemented_properties = [*standard, *potential.targets.quantities]  # type: ignore[misc]
         require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")
         self.matmul: Matmul = matmul
 
@@ -99,6 +103,7 @@ class ForgeField(Calculator):
         ]
         changes += ["cell"] if not np.array_equal(last.cell.array, atoms.cell.array) else []
         changes += ["pbc"] if not np.array_equal(last.pbc, atoms.pbc) else []
+        changes += ["info"] if any(_differ(last, atoms, name) for name, _ in self._features) else []
         return changes + (["electrons"] if electrons_of(last, self._asks) != electrons_of(atoms, self._asks) else [])
 
     def calculate(
@@ -112,19 +117,18 @@ class ForgeField(Calculator):
             self.atoms = atoms.copy()
         structure = self._structure()
         has_stress = bool(structure.pbc.all())
-        if "stress" in (properties or ()) and not has_stress:
+        if "stress" in (properties or ()) and not has_stress and self.potential.context.energy:
             raise PropertyNotImplementedError(
                 "stress needs a cell that is periodic in all three directions; this one has "
                 f"pbc = {structure.pbc.tolist()}. Set atoms.pbc = True and a cell"
             )
         graph = self.moving.graph(structure, self.potential)
         (found,) = predict_graph(self.potential, graph, [structure], self.matmul)
-        self.results = {
-            "energy": found.energy,
-            "free_energy": found.energy,
-            "energies": found.atom_energies,
-            "forces": found.forces,
-        }
+        self.results = {name: value if np.ndim(value) else float(value) for name, value in found.extra.items()}
+        if not self.potential.context.energy:
+            return
+        energy = {"energy": found.energy, "free_energy": found.energy, "energies": found.atom_energies}
+        self.results |= {**energy, "forces": found.forces}
         if has_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
 
@@ -134,13 +138,19 @@ class ForgeField(Calculator):
         same = last is not None and np.array_equal(last.numbers, atoms.arrays["numbers"])
         electrons = electrons_of(atoms, self._asks)
         same = same and all(getattr(last, name) == value for name, value in electrons.items())
+        features = {n: np.atleast_1d(np.asarray(atoms.info[n], float)) for n, _ in self._features if n in atoms.info}
+        same = same and all(np.array_equal(last.features.get(name, ()), value) for name, value in features.items())
         same = same and np.array_equal(last.cell, atoms.cell.array) and np.array_equal(last.pbc, atoms.pbc)
         if same:
             self._last = moved(last, atoms.arrays["positions"])
         else:
-            fixed = {"head": self.head, "origin": "Atoms", **electrons}
+            fixed = {"head": self.head, "origin": "Atoms", "features": features, **electrons}
             self._last = Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **fixed)
         return self._last
+
+
+def _differ(last: Atoms, atoms: Atoms, name: str) -> bool:
+    return not np.array_equal(last.info.get(name, ()), atoms.info.get(name, ()))
 
 
 def electrons_of(atoms: Atoms, asked: Sequence[Electrons]) -> dict[str, Any]:

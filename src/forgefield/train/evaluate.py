@@ -37,7 +37,7 @@ class Prediction:
 
     Args:
         index: position of the structure in the data set.
-        energy: total energy, eV.
+        energy: total energy, eV; None from a model without energies.
         forces: (n, 3), eV/Å; None if only energies were asked for.
         stress: (3, 3), eV/Å^3, zero without a cell; None if only energies were asked for.
         further: what else was measured, by name: components of the structure, (D,), or of its atoms, (n, D).
@@ -45,7 +45,7 @@ class Prediction:
     """
 
     index: int
-    energy: float
+    energy: float | None
     forces: np.ndarray | None
     stress: np.ndarray | None
     further: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
@@ -125,7 +125,7 @@ def evaluate(
     if not energy_only and (left_out := _left_out(table, structures)):
         notes.append(f"{left_out:,} labelled atoms do not count in the errors of forces (force_mask, fixed, tags)")
         cast("Errors", metrics["all"])["n_forces_left_out"] = left_out
-    return Evaluation(_predictions(table, energy_only), metrics, tuple(notes))
+    return Evaluation(_predictions(table, energy_only, measured.energy), metrics, tuple(notes))
 
 
 def _left_out(table: Table, structures: Sequence[Structure]) -> int:
@@ -233,7 +233,7 @@ def _check_finite(table: Table, loader: Loader) -> None:
     """Refuse predictions that are not numbers, naming the first structure concerned."""
     good = np.isfinite(table.energy) & np.isfinite(table.stress).all((1, 2))
     bad_atoms = ~np.isfinite(table.forces).all(1)
-    for value, _, _, per in table.further.values():
+    for value, _, _, per, _ in table.further.values():
         bad_rows = ~np.isfinite(value).all(1)
         bad_atoms, good = (bad_atoms | bad_rows, good) if per == "atom" else (bad_atoms, good & ~bad_rows)
     good &= np.add.reduceat(bad_atoms.astype(int), table.first_atom[:-1]) == 0
@@ -247,7 +247,7 @@ def _check_finite(table: Table, loader: Loader) -> None:
     )
 
 
-def _predictions(table: Table, energy_only: bool) -> list[Prediction]:
+def _predictions(table: Table, energy_only: bool, energy: bool) -> list[Prediction]:
     first = table.first_atom
     found: list[Prediction] = []
     for k, index in enumerate(table.index):
@@ -256,11 +256,11 @@ def _predictions(table: Table, energy_only: bool) -> list[Prediction]:
         found.append(
             Prediction(
                 index=int(index),
-                energy=float(table.energy[k]),
-                forces=None if energy_only else table.forces[atoms],
-                stress=None if energy_only else table.stress[k],
+                energy=float(table.energy[k]) if energy else None,
+                forces=table.forces[atoms] if energy and not energy_only else None,
+                stress=table.stress[k] if energy and not energy_only else None,
                 further=rows,
-                counted=None if energy_only else table.has_forces[atoms],
+                counted=table.has_forces[atoms] if energy and not energy_only else None,
             )
         )
     return found

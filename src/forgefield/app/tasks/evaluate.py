@@ -10,7 +10,7 @@ from rich.console import Console
 from forgefield.app.folder import METRICS, RunFolder
 from forgefield.app.reports.page import write_report
 from forgefield.app.run import RunConfig, save_resolved
-from forgefield.app.tasks.steps.asking import Question, ask, model_text, output_folder, save_loaded
+from forgefield.app.tasks.steps.asking import Question, ask, check_comparable, model_text, output_folder, save_loaded
 from forgefield.app.tasks.steps.concluding import error_rows
 from forgefield.app.tasks.steps.datasets import check_some_label, describe, set_name, without_free_atoms
 from forgefield.app.tasks.steps.evaluating import write_evaluation
@@ -34,6 +34,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         question = ask(config, console)
         dataset = without_free_atoms(question.dataset, console)
         check_some_label(dataset)
+        check_comparable(question.potential, dataset)
         if config.eval.free_atoms and not any(s.fixed is not None and s.fixed.any() for s in dataset):
             raise ConfigError("no atom is held fixed", "eval.free_atoms", "remove it, or give the constraints")
         evaluation = predict_all(config, question, dataset, console)

@@ -14,7 +14,7 @@ from forgefield.app.tasks.steps.datasets import load_training_data, note_trainin
 from forgefield.app.tasks.steps.examining import examine_training_data
 from forgefield.app.tasks.steps.fitting import checking_loader, fit_model
 from forgefield.app.tasks.steps.going_on import as_resumed
-from forgefield.app.tasks.steps.models import find_bundle, measure_data, note_model
+from forgefield.app.tasks.steps.models import ToMeasure, find_bundle, measure_data, note_model
 from forgefield.app.tasks.steps.outcome import TaskResult
 from forgefield.app.tasks.steps.run import Run, new_run
 from forgefield.app.tasks.steps.starting import Start, begin
@@ -54,7 +54,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
 
 def prepare(run: Run, start: Start, data: TrainingData) -> None:
     """Measure the new data, and keep the settings as they are carried out."""
-    measure_data(run, data, start.potential.cutoff, start.e0, start.heads)
+    measure_data(run, data, ToMeasure(start.potential.cutoff, start.e0, start.heads, start.potential.aims))
     dtype = str(start.potential.dtype).removeprefix("torch.")
     save_resolved(run.config.model_copy(update={"dtype": dtype}), run.folder.root)
 

@@ -38,7 +38,9 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
 
 def _ranges(predictions: list[Prediction]) -> str:
     """Return how many structures were predicted, and the range of the results."""
-    energies = [p.energy for p in predictions]
+    energies = [p.energy for p in predictions if p.energy is not None]
+    if not energies:
+        return f"{len(predictions)} structures; {', '.join(predictions[0].further)}"
     text = f"{len(predictions)} structures; energies {min(energies):.3f} to {max(energies):.3f} eV"
     largest = [float(np.linalg.norm(p.forces, axis=1).max()) for p in predictions if p.forces is not None]
     return text + (f"; largest force {significant(max(largest))} eV/Å" if largest else "; no forces (eval.energy_only)")
