@@ -70,7 +70,9 @@ def _force_field(given: Given, sheet: Sheet) -> None:
     sheet.put("train.loss_force", "mae")
     weight = given["model.stresswise_weight"]
     if weight:
-        sheet.put("data.stress_key", given["stresswise_key"])
+        note = "read as GPa, +dE/dstrain per volume, as alignn computes them; VASP has kbar of the other sign, then "
+        note += "stress_unit: kbar, stress_sign: vasp"
+        sheet.put("data.stress_key", given["stresswise_key"], note)
         sheet.put("train.stress_weight", weight * GPA, f"{weight:g} for errors in GPa, here of eV/Å³")
         sheet.put("train.loss_stress", "mae")
         sheet.put("train.stress_normalization", "total")
