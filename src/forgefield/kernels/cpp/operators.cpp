@@ -18,6 +18,7 @@
 #include "linear_operator.h"
 #include "mix_operator.h"
 #include "network_operator.h"
+#include "neighbour_sum.h"
 #include "radial_sum.h"
 
 namespace {
@@ -327,6 +328,9 @@ TORCH_LIBRARY_IMPL(forgefield, CPU, m) {
   m.impl("radial_sum", radial_sums::radial_sum);
   m.impl("radial_sum_adjoint", radial_sums::radial_sum_adjoint);
   m.impl("radial_sum_second", radial_sums::radial_sum_second);
+  m.impl("neighbour_sum", neighbour_sums::neighbour_sum);
+  m.impl("neighbour_sum_adjoint", neighbour_sums::neighbour_sum_adjoint);
+  m.impl("neighbour_sum_second", neighbour_sums::neighbour_sum_second);
 }
 
 TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
@@ -344,4 +348,6 @@ TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
   m.impl("network_adjoint", networks::recorded::network_adjoint);
   m.impl("radial_sum", radial_sums::recorded::radial_sum);
   m.impl("radial_sum_adjoint", radial_sums::recorded::radial_sum_adjoint);
+  m.impl("neighbour_sum", neighbour_sums::recorded::neighbour_sum);
+  m.impl("neighbour_sum_adjoint", neighbour_sums::recorded::neighbour_sum_adjoint);
 }
