@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from forgefield.core.quantities import DERIVED, QUANTITIES, Quantity
+from forgefield.core.quantities import DERIVED, QUANTITIES, Quantity, Rotates
 from forgefield.core.settings import Settings
 
 AUTO = "auto"
@@ -19,12 +19,36 @@ class TargetKey(Settings):
     key: str = Field(description="Its name in the file.")
     per: Literal["structure", "atom"] = Field(description="What has one: each structure or each atom.")
     components: int = Field(default=1, ge=1, description="Numbers of each.")
+    rotates: Rotates = Field(
+        default="not",
+        description="When the structure is turned they do not change (not), or turn as a vector (3 components) or a "
+        "tensor (9: xx xy xz yx ...).",
+    )
     unit: str = Field(default="", description="Unit, for reports; it is not converted.")
+    threshold: float | None = Field(
+        default=None,
+        description="Makes two classes of the numbers: 1 above it, 0 up to it. The model then gives the probability "
+        "of 1. null: the numbers themselves are learned.",
+    )
 
     def quantity(self, name: str) -> Quantity:
         """Return what it is, as in the table of quantities."""
         shape = () if self.components == 1 else (self.components,)
-        return Quantity(name, self.unit, self.per, shape, "a target of the user's own", "total")
+        if self.rotates == "tensor":
+            shape = (3, 3)
+        meaning, kind = "a target of the user's own", "number"
+        if self.threshold is not None:
+            meaning, kind = f"1 where {self.key} is above {self.threshold:g}, else 0", "class"
+        return Quantity(name, self.unit, self.per, shape, meaning, "total", kind=kind, rotates=self.rotates)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TargetKey:
+        wanted = {"not": self.components, "vector": 3, "tensor": 9}[self.rotates]
+        if self.components != wanted:
+            raise ValueError(f"a {self.rotates} has {wanted} components: set components: {wanted}")
+        if self.threshold is not None and (self.components != 1 or self.unit):
+            raise ValueError("threshold makes classes of one number without unit: remove components and unit")
+        return self
 
 
 class LabelKeys(Settings):

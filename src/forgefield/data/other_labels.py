@@ -84,7 +84,10 @@ def other_label(raw: RawFrame, name: str, key: str, keys: LabelKeys, units: Labe
     if value is None:
         return None
     quantity = QUANTITIES.get(name) or keys.declared[name]
-    return _shaped(raw, np.asarray(value), key, quantity) * units.factor_of(name)
+    shaped = _shaped(raw, np.asarray(value), key, quantity)
+    if quantity.kind == "class":
+        return (shaped > (keys.targets[name].threshold or 0.0)).astype(np.float64)
+    return shaped * units.factor_of(name)
 
 
 def _shaped(raw: RawFrame, value: np.ndarray, key: str, quantity: Quantity) -> np.ndarray:

@@ -96,10 +96,10 @@ class ExportablePotential(nn.Module):
         return tuple(torch.where(good, t, torch.full_like(t, torch.nan)) for t in outputs[:4])  # type: ignore[return-value]
 
 
-def nothing_more(cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Charges 0, multiplicities 1 and no far pairs: the last fields of `Graph`, for models that ask for none."""
+def nothing_more(cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Charges 0, multiplicities 1, no far pairs, no features: the last fields of `Graph`, for models without them."""
     charge, empty = torch.zeros_like(cell[:, 0, 0]), torch.zeros(0, dtype=torch.long, device=cell.device)
-    return charge, torch.ones_like(charge), empty, empty, cell.new_zeros(0, 3, dtype=torch.float64)
+    return charge, torch.ones_like(charge), empty, empty, cell.new_zeros(0, 3, dtype=torch.float64), cell[:, 0, :0]
 
 
 def edges_valid(squares: Tensor, structure: Tensor, edges: Tensor, cutoff: float) -> Tensor:

@@ -119,6 +119,7 @@ class ScriptablePotential(nn.Module):
             far_first,
             far_second,
             far_shift,
+            torch.zeros([1, 0], dtype=like.dtype, device=like.device),
         )
         return {name: value[0] if name in self.whole else value for name, value in found.items()}
 

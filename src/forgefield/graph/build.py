@@ -10,6 +10,7 @@ import torch
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.graph.electrons import check_electrons
+from forgefield.graph.features import join_features
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.graph.pairs import Pairs
@@ -39,7 +40,8 @@ def build_graph(
             pieces must hold them.
 
     Raises:
-        DataError: a structure names a head that the model has not, or lacks a charge or multiplicity that it needs.
+        DataError: a structure names a head that the model has not, or lacks a charge, multiplicity or feature that it
+            needs.
     """
     if pairs is None:
         pairs = [find_piece(s, needs) for s in structures]
@@ -75,6 +77,7 @@ def build_graph(
         "table_sign": table.pop("table_sign"),
         "charge": np.array([s.charge or 0.0 for s in structures]),
         "multiplicity": np.array([s.multiplicity or 1 for s in structures]),
+        "features": join_features(structures, needs),
     }
     far = _far_pairs(pieces, structures, inverse, sizes)
     tensors = {k: torch.as_tensor(v, device=device) for k, v in {**integers, **table, **doubles, **far}.items()}

@@ -42,6 +42,7 @@ class Graph(NamedTuple):
     far_first: Tensor  # (F,)
     far_second: Tensor  # (F,)
     far_shift: Tensor  # (F, 3), Å, float64
+    features: Tensor  # (S, X), further inputs of the structures, in the order of `Needs.features`
 
     @property
     def n_atoms(self) -> int:
@@ -70,5 +71,5 @@ class Graph(NamedTuple):
         moved = Graph(*(t.to(device=device) for t in self))
         if dtype is None:
             return moved
-        of_model = ("cell", "table_sign", "charge", "multiplicity")
+        of_model = ("cell", "table_sign", "charge", "multiplicity", "features")
         return moved._replace(**{name: getattr(moved, name).to(dtype) for name in of_model})

@@ -87,6 +87,9 @@ class ArchitectureContext:
             elements added later change nothing for the others. 0: as many as there are.
         first_heads: heads it was made for, alike.
         fidelity: how the architecture knows the heads of its atoms.
+        targets: what it shall predict beside energy, forces and stress.
+        energy: it shall predict an energy; False: only targets, and the energies it returns are not used.
+        features: further inputs of the structures, in the order of `Graph.features`, and how many numbers each has.
     """
 
     elements: tuple[int, ...]
@@ -95,6 +98,9 @@ class ArchitectureContext:
     first_elements: int = 0
     first_heads: int = 0
     fidelity: Fidelity = field(default_factory=Fidelity)
+    targets: tuple[Quantity, ...] = ()
+    energy: bool = True
+    features: tuple[tuple[str, int], ...] = ()
 
     @property
     def n_kinds(self) -> int:
@@ -120,6 +126,11 @@ class ArchitectureContext:
     def n_embedded(self) -> int:
         """Rows of a table of vectors that are added to the embedding of an atom by its head; 0: there is none."""
         return len(self.heads) if self.fidelity.embedding == "added" else 0
+
+    @property
+    def n_features(self) -> int:
+        """Columns of `Graph.features`."""
+        return sum(length for _, length in self.features)
 
     @property
     def element_norm(self) -> int:
@@ -149,6 +160,7 @@ class Architecture(nn.Module):
     needs: Needs
     context: ArchitectureContext
     has_kernels: ClassVar[bool] = False
+    uses_features: ClassVar[bool] = False  # it reads `Graph.features`
 
     def readout_of(self, graph: Graph) -> Tensor:
         """Index of the readout of each atom, (N,)."""
@@ -168,7 +180,11 @@ class Architecture(nn.Module):
         return {}
 
     def extra_quantities(self) -> Mapping[str, Quantity]:
-        """What it predicts beside energies, by name: quantities of `core/quantities.py` or targets of its own."""
+        """What it predicts beside energies, by name: quantities of `core/quantities.py` or of `context.targets`.
+
+        A number of the user's own that does not rotate is expected to be of order 1: the potential scales and shifts it
+        to the labels' mean and spread. A class is expected as its logit.
+        """
         return {}
 
     def physics(self) -> Mapping[str, Mapping[str, object]]:

@@ -19,6 +19,7 @@ from forgefield.core.settings import Settings
 from forgefield.models.architecture import ArchitectureContext, Fidelity
 from forgefield.models.mismatch import settings_behind
 from forgefield.models.potential import ARCHITECTURES, PHYSICS, Potential, build_potential
+from forgefield.models.targets import Aims
 
 SCHEMA = "forgefield-1"
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
@@ -74,6 +75,7 @@ def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Po
         physics={n: PHYSICS.entry(n).settings.model_validate(v) for n, v in manifest.get("physics", {}).items()},
         physics_scale=manifest["physics_scale"],
         fidelity=Fidelity.model_validate(manifest.get("fidelity", {})),
+        aims=Aims.from_json(manifest["predicts"]) if "predicts" in manifest else None,
         dispersion=manifest.get("labels_dispersion", {}),
         dtype=dtype or getattr(torch, manifest["dtype"]),
         first=tuple(manifest.get("first", (0, 0))),
@@ -89,6 +91,8 @@ def _optional(potential: Potential) -> dict[str, Any]:
         found["labels_dispersion"] = potential.dispersion
     if potential.context.fidelity != Fidelity():
         found["fidelity"] = potential.context.fidelity.model_dump(mode="json")
+    if potential.aims != Aims():
+        found["predicts"] = potential.aims.to_json()
     return found
 
 

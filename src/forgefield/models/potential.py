@@ -28,6 +28,7 @@ from forgefield.models.architecture import (
 )
 from forgefield.models.dispersion import Dispersion
 from forgefield.models.gradients import Electrostatics, Gradients
+from forgefield.models.targets import Aims, Spread, Targets, check_aims
 
 ARCHITECTURES = Catalog("forgefield.models.architectures")
 PHYSICS = Catalog("forgefield.models.physics")
@@ -60,6 +61,7 @@ class Potential(nn.Module):
         physics: terms to add.
         added: settings of those that the architecture did not ask for by itself.
         dispersion: whether the labels of each head include it, where that is stated.
+        spreads: mean and spread of the labels of targets of the user's own, which are predicted in their units.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Potential(nn.Module):
         physics: Mapping[str, PhysicsTerm],
         added: Mapping[str, Settings] | None = None,
         dispersion: Mapping[str, Dispersion] | None = None,
+        spreads: Mapping[str, Spread] | None = None,
     ) -> None:
         super().__init__()
         self.backend, self.settings, self.context = backend, settings, context
@@ -82,7 +85,9 @@ class Potential(nn.Module):
         self.physics = nn.ModuleDict(dict(physics))
         reach = max((term.far_cutoff for term in physics.values()), default=0.0)
         by_head = context.fidelity.embedding == "elements" and len(context.heads) > 1
-        architecture.needs = dataclasses.replace(architecture.needs.reaching(reach), by_head=by_head)
+        more = {"by_head": by_head, "features": context.features}
+        architecture.needs = dataclasses.replace(architecture.needs.reaching(reach), **more)
+        self.targets = Targets(architecture.extra_quantities(), spreads or {})
         rows = [[_reference(reference_energies, h, z) for z in context.elements] for h in context.heads]
         self.register_buffer("self_energies", torch.tensor(rows, dtype=torch.float64))
         self.register_buffer("scale", torch.tensor(list(scale), dtype=torch.float64))
@@ -104,6 +109,12 @@ class Potential(nn.Module):
     def heads(self) -> list[str]:
         """Names of the heads."""
         return list(self.context.heads)
+
+    @property
+    def aims(self) -> Aims:
+        """What it predicts beside forces and stress, and from which further inputs."""
+        known = self.context
+        return Aims(known.targets, known.energy, known.features, self.targets.spreads)
 
     @property
     def needs(self) -> Needs:
@@ -166,6 +177,8 @@ class Potential(nn.Module):
     def predict(self, graph: Graph, species: Tensor, counts: Tensor) -> Outputs:
         """Predict from what `count_elements` gave: tensor operations alone, fit to be compiled as a whole."""
         geometry = Geometry(graph, graph.pair_vectors(), self._far_vectors(graph))
+        if not self.context.energy:
+            return self._properties(graph, geometry.vectors, species, counts)
         head = graph.head.index_select(0, graph.structure)
         element = species if self.kinds_per_element == 1 else species // self.kinds_per_element
         electrostatics = Electrostatics(geometry, [t for t in self.physics.values() if t.uses_charges])
@@ -187,14 +200,23 @@ class Potential(nn.Module):
             self._in_order(graph, term.extra),
         )
 
+    def _properties(self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor) -> Outputs:
+        """Predictions of a model without energy: zeros in its place."""
+        term = self.architecture(graph, vectors, species, counts)
+        energies = vectors.new_zeros(graph.n_atoms, dtype=torch.float64)
+        energy = energies.new_zeros(graph.n_structures)
+        forces, stress = vectors.new_zeros(graph.n_atoms, 3), vectors.new_zeros(graph.n_structures, 3, 3)
+        return Outputs(energy, forces, stress, energies, self._in_order(graph, term.extra))
+
     def _far_vectors(self, graph: Graph) -> Tensor:
         """Vectors of the far pairs, (F, 3), Å; without any work where no term asks for them."""
         return graph.far_vectors() if self.needs.far_cutoff else graph.far_shift
 
     def _in_order(self, graph: Graph, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Put what belongs to atoms into their original order."""
-        per = {name: quantity.per for name, quantity in self.architecture.extra_quantities().items()}
-        return {n: v.index_select(0, graph.inverse) if per[n] == "atom" else v for n, v in extra.items()}
+        """Turn raw predictions into values, those of atoms in their original order."""
+        per = {name: quantity.per for name, quantity in self.targets.quantities.items()}
+        values = self.targets(extra)
+        return {n: v.index_select(0, graph.inverse) if per[n] == "atom" else v for n, v in values.items()}
 
     def _species(self, graph: Graph) -> Tensor:
         """Kind of each atom, (N,): its element, or element and head where the model keeps them apart."""
@@ -232,6 +254,7 @@ def build_potential(
     physics_scale: Mapping[str, Sequence[float]] | None = None,
     fidelity: Fidelity | None = None,
     dispersion: Mapping[str, Dispersion] | None = None,
+    aims: Aims | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     first: tuple[int, int] = (0, 0),
@@ -251,15 +274,18 @@ def build_potential(
         physics_scale: factor per head of physics terms by name; default 1.
         fidelity: how the heads differ.
         dispersion: whether the labels of each head include it, where that is stated.
+        aims: what it shall predict, and from which further inputs; None: energy, forces and stress.
         dtype: of the weights.
         seed: of the random weights; torch's global generator is left as it was.
         first: numbers of elements and heads that a widened model was first made for, see `ArchitectureContext`.
 
     Raises:
-        ModelError: an element has no reference energy, or a physics term cannot be added to this architecture.
+        ModelError: an element has no reference energy, a physics term cannot be added to this architecture, or it
+            cannot predict a target.
     """
-    numbers, names = tuple(sorted(elements)), tuple(heads)
-    context = ArchitectureContext(numbers, names, float(avg_num_neighbors), *first, fidelity or Fidelity())
+    numbers, names, aims = tuple(sorted(elements)), tuple(heads), aims or Aims()
+    more = {"targets": aims.targets, "energy": aims.energy, "features": aims.features}
+    context = ArchitectureContext(numbers, names, float(avg_num_neighbors), *first, fidelity or Fidelity(), **more)
     per_head = lambda v: [float(v)] * len(heads) if isinstance(v, int | float) else list(v)  # noqa: E731
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -276,6 +302,7 @@ def build_potential(
         if terms[name].near_cutoff > near:
             what = f"the term {name} reaches to {terms[name].near_cutoff:g} Å, the architecture to {near:g} Å"
             raise ModelError(what, f"model.physics.{name}", "end it earlier, or raise the architecture's cutoff")
+    check_aims(backend, aims, architecture, terms)
     potential = Potential(
         backend,
         settings,
@@ -287,6 +314,7 @@ def build_potential(
         terms,
         physics,
         dispersion,
+        aims.spreads,
     )
     return potential.to(dtype)
 

@@ -89,6 +89,7 @@ def widen(potential: Potential, growth: Growth) -> Potential:
         shift=per_head(potential.shift.tolist()),
         physics=potential.added_physics,
         fidelity=old.fidelity,
+        aims=potential.aims,
         dispersion={name: value for name, value in potential.dispersion.items() if name in heads},
         physics_scale={name: per_head(term.scale.tolist()) for name, term in potential.physics.items()},
         dtype=potential.dtype,

@@ -241,7 +241,7 @@ def _fix_sizes(graph: Graph, counts: Tensor) -> None:
     """Say which sizes never change: the three components of vectors and the number of elements."""
     mark = torch._dynamo.mark_static
     mark(counts)
-    for tensor in (graph.positions, graph.pair_shift, graph.far_shift, graph.pbc, graph.cell):
+    for tensor in (graph.positions, graph.pair_shift, graph.far_shift, graph.pbc, graph.cell, graph.features):
         mark(tensor, 1)
     mark(graph.cell, 2)
 
@@ -260,4 +260,5 @@ def _padded(graph: Graph, apart: bool = False) -> Graph:
         head=torch.cat([graph.head, graph.head.new_zeros(more)]),
         charge=torch.cat([graph.charge, graph.charge.new_zeros(more)]),
         multiplicity=torch.cat([graph.multiplicity, graph.multiplicity.new_ones(more)]),
+        features=torch.cat([graph.features, graph.features.new_zeros(more, graph.features.shape[1])]),
     )

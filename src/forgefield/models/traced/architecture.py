@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from forgefield.graph.graph import Graph
@@ -71,4 +72,7 @@ class EnergyArchitecture(Architecture):
             ModelError: `atom_energies` changes buffers or returns another shape; or a graph is to be exported that
                 cannot be traced; or charges are asked for and not predicted.
         """
+        if not self.context.energy:
+            found = self.predictions(graph, vectors, species, counts)
+            return AtomTerm(found.energies, torch.zeros_like(vectors), dict(found.extra))
         return self.traces.term(self, Inputs(graph, vectors, species, counts), respond)

@@ -97,18 +97,24 @@ def probes(inputs: Inputs, needs: Needs) -> list[Inputs]:
         rows = torch.linspace(0, len(inputs.species) - 1, n).long().to(inputs.species.device)
         numbers, species = inputs.graph.numbers[rows], inputs.species[rows]
         positions = np.arange(n)[:, None] * np.array([[0.3, 0.4, 0.1]]) * needs.cutoff
-        structure = Structure(numbers.cpu().numpy(), positions, charge=int(numbers.sum()) % 2, multiplicity=1)
+        electrons = {"charge": int(numbers.sum()) % 2, "multiplicity": 1}
+        structure = Structure(numbers.cpu().numpy(), positions, features=_features(needs), **electrons)
         graph = build_graph([structure], needs, dtype=inputs.vectors.dtype, device=inputs.vectors.device)
         counts = torch.bincount(species.cpu(), minlength=len(inputs.counts))
         made.append(Inputs(graph, graph.pair_vectors(), species, counts))
     return made
 
 
+def _features(needs: Needs) -> dict[str, np.ndarray]:
+    return {name: np.full(length, 0.5) for name, length in needs.features}
+
+
 def _example(needs: Needs, atoms: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
     """Shapes of a batch of random molecules, by name of the tensor; without `counts`, which never varies."""
     rng = np.random.default_rng(len(atoms))
     span = needs.cutoff * 1.2
-    made = [Structure(np.ones(n, int), rng.uniform(0, span, (n, 3)), charge=n % 2, multiplicity=1) for n in atoms]
+    more = {"multiplicity": 1, "features": _features(needs)}
+    made = [Structure(np.ones(n, int), rng.uniform(0, span, (n, 3)), charge=n % 2, **more) for n in atoms]
     graph = build_graph(made, needs)
     shapes = {name: tuple(tensor.shape) for name, tensor in graph._asdict().items()}
     return {**shapes, "vectors": tuple(graph.pair_vectors().shape), "species": (graph.n_atoms,)}
