@@ -1,4 +1,4 @@
-"""Sums of features times weights times harmonics: the C++ operator against sums over a list of edges, derivatives too."""
+"""Sums of features times weights times harmonics: the C++ operator against sums over a list of edges."""
 
 import pytest
 import torch

@@ -1,7 +1,7 @@
 """Operators of sums over neighbours of features x weights x harmonics, on the CPU alone: schemas, and shapes.
 
-A term is six integers, first column of the sum, of the feature, of the weight, the harmonic (-1: none), 1 if that changes
-its sign with the direction, and the number of columns. Gradients, up to second order, are registered in C++
+A term is six integers: first column of the sum, of the feature, of the weight, the harmonic (-1: none), 1 if that
+changes its sign with the direction, and the number of columns. Gradients, up to second order, are registered in C++
 (`cpp/neighbour_sum.h`, which has the formulas).
 """
 

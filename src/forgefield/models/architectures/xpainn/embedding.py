@@ -14,7 +14,7 @@ from forgefield.models.architectures.xpainn.settings import XpainnSettings
 
 
 class Embedding(nn.Module):
-    """Scalars of each atom: of its element, its level of theory, and the electrons of its structure.
+    """Scalars of each atom: of its element, its level of theory, further inputs and the electrons of its structure.
 
     With the overlaps of orbitals, elements differ by what is known of them and one linear map is learned; levels that
     have elements of their own add a learned vector for each.
@@ -38,6 +38,7 @@ class Embedding(nn.Module):
         own = not known or context.fidelity.embedding == "elements"
         self.kinds = nn.Parameter(torch.randn(context.n_kinds, width) * (0.1 if known else 1.0)) if own else None
         self.levels = nn.Parameter(torch.zeros(context.n_embedded, width)) if context.n_embedded else None
+        self.features = Dense(context.n_features, width) if context.n_features else None
         names = ["charge"] * settings.charge_embed + ["spin"] * settings.spin_embed
         self.electrons = nn.ModuleList(ElectronEmbedding(width, name, settings.activation) for name in names)
 
@@ -61,6 +62,8 @@ class Embedding(nn.Module):
                 s = s + self.kinds.index_select(0, species)
         if self.levels is not None:
             s = s + self.levels.index_select(0, graph.head.index_select(0, graph.structure))
+        if self.features is not None:
+            s = s + self.features(graph.features).index_select(0, graph.structure)
         for embed in self.electrons:
             s = embed(s, graph)
         return s

@@ -10,7 +10,9 @@ from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.models.architecture import ArchitectureContext, Axis
 from forgefield.models.architectures.xpainn.action import Message, Surroundings, Update
+from forgefield.models.architectures.xpainn.dense import split
 from forgefield.models.architectures.xpainn.embedding import Embedding
+from forgefield.models.architectures.xpainn.heads import Heads
 from forgefield.models.architectures.xpainn.radial import RadialBasis
 from forgefield.models.architectures.xpainn.readout import EnergyReadout
 from forgefield.models.architectures.xpainn.settings import XpainnSettings
@@ -31,19 +33,22 @@ class Xpainn(EnergyArchitecture):
     """
 
     has_kernels = True
+    uses_features = True
 
     def __init__(self, settings: XpainnSettings, context: ArchitectureContext) -> None:
         super().__init__()
         self.settings, self.context = settings, context
-        stated = ["charge"] * settings.charge_embed + ["multiplicity"] * settings.spin_embed
-        self.needs = Needs(cutoff=settings.cutoff, electrons=tuple(stated))
+        self.heads = Heads(settings, context)
+        stated = {*["charge"] * settings.charge_embed, *["multiplicity"] * settings.spin_embed, *self.heads.stated}
+        self.needs = Needs(cutoff=settings.cutoff, electrons=tuple(sorted(stated)))
         self.embedding = Embedding(settings, context)
         self.basis = RadialBasis(settings.rbf_kernel, settings.num_basis, settings.cutoff, settings.cutoff_fn)
         self.harmonics = SphericalHarmonics(settings.irreps.degrees[-1])
-        n = settings.action_blocks
+        n, needs_v = settings.action_blocks, self.heads.needs_features
         self.messages = nn.ModuleList(Message(settings, first=k == 0) for k in range(n))
-        self.updates = nn.ModuleList(Update(settings, moves=k < n - 1) for k in range(n))
-        self.energy = EnergyReadout(settings.node_dim, settings.hidden_dim, context.n_readouts, settings.activation)
+        self.updates = nn.ModuleList(Update(settings, moves=k < n - 1 or needs_v) for k in range(n))
+        sizes = (settings.node_dim, settings.hidden_dim, context.n_readouts)
+        self.energy = EnergyReadout(*sizes, settings.activation) if context.energy else None
 
     def head_parameters(self) -> list[str]:
         """Names of the parameters that belong to the outputs."""
@@ -51,8 +56,8 @@ class Xpainn(EnergyArchitecture):
 
     def indexed(self) -> dict[str, tuple[Axis, ...]]:
         """Axes over elements or kinds (embedding) and heads (readouts, vectors of levels)."""
-        axis = self.context.readout_axis
-        found: dict[str, tuple[Axis, ...]] = {f"energy.{name}": (axis,) for name, _ in self.energy.named_parameters()}
+        readout = (self.context.readout_axis,)
+        found: dict[str, tuple[Axis, ...]] = {n: readout for n, _ in self.named_parameters() if n.startswith("energy.")}
         return found | {f"embedding.{name}": axes for name, axes in self.embedding.indexed().items()}
 
     def predictions(self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor) -> Predictions:
@@ -71,8 +76,11 @@ class Xpainn(EnergyArchitecture):
         for message, update in zip(self.messages, self.updates, strict=True):
             s, v = message(s, v, near)
             s, v = update(s, v)
-        return Predictions(self.energy(s, self.readout_of(graph)), {})
+        extra = self.heads(graph, s, split(v, self.settings.irreps), species)
+        if self.energy is None:
+            return Predictions(vectors.new_zeros(graph.n_atoms), extra)
+        return Predictions(self.energy(s, self.readout_of(graph)), extra)
 
     def extra_quantities(self) -> dict[str, Quantity]:
-        """What it predicts beside energies."""
-        return {}
+        """The targets, and what else the settings ask for."""
+        return dict(self.heads.quantities)

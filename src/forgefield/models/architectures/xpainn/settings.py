@@ -39,8 +39,8 @@ class XpainnSettings(Settings):
         0.1,
         gt=0,
         le=10,
-        description="e in the lengths sqrt(x^2 + e^2) - e and in the norm: how early features that vanish (by symmetry, "
-        "at the cutoff) are seen to do so. XequiNet has 1e-6, with which forces jump there.",
+        description="e in the lengths sqrt(x^2 + e^2) - e and in the norm: how early features that vanish (by "
+        "symmetry, at the cutoff) are seen to do so. XequiNet has 1e-6, with which forces jump there.",
     )
     charge_embed: bool = Field(False, description="Let atoms know the total charge, which structures must state.")
     spin_embed: bool = Field(False, description="Let atoms know the unpaired electrons: state the multiplicity.")
@@ -50,8 +50,8 @@ class XpainnSettings(Settings):
     hidden_dim: int = Field(64, ge=1, le=4096, description="Hidden width of the networks that read outputs.")
     hidden_irreps: str | None = Field(
         None,
-        description="Channels between, of outputs that are vectors or tensors; null: 32x1o for dipoles, 64x0e + 16x2e for "
-        "polarizabilities, 16 of each degree for others.",
+        description="Channels between, of outputs that are vectors or tensors; null: 32x1o for dipoles, "
+        "64x0e + 16x2e for polarizabilities, 16 of each degree for others.",
     )
     conservation: bool = Field(True, description="Shift charges evenly so that they sum to the total charge.")
     magnitude: bool = Field(False, description="Predict the length of the dipole too, as dipole_magnitude.")
