@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import torch
 from e3nn import o3
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from forgefield.models.architectures.xpainn.dense import Mix, Network, soft_leng
 from forgefield.models.architectures.xpainn.irreps import Irreps
 
 HIGHEST_RANK = 4
-_LETTERS = "ijkl"
 
 
 def degrees_of(rank: int) -> tuple[int, ...]:
@@ -24,17 +23,22 @@ def degrees_of(rank: int) -> tuple[int, ...]:
 
 @cache
 def tensor_basis(rank: int) -> tuple[Tensor, ...]:
-    """Orthonormal symmetric tensors that turn as the harmonics of each degree, (2l+1, 3, 3, ...), ascending degrees."""
-    if rank == 1:
-        return (torch.eye(3, dtype=torch.float64),)
-    letters = _LETTERS[:rank]
-    swaps = [letters[:k] + letters[k + 1] + letters[k] + letters[k + 2 :] for k in range(rank - 1)]
-    product = o3.ReducedTensorProducts("=".join([letters, *swaps]), **{letters[0]: "1o"})
-    basis, found, start = product.change_of_basis.double(), {}, 0
-    for ir in itertools.chain.from_iterable([irrep] * mul for mul, irrep in product.irreps_out):
-        found[ir.l] = basis[start : start + ir.dim].detach().clone()
-        start += ir.dim
-    return tuple(found[l] for l in degrees_of(rank))
+    """Orthonormal symmetric tensors that turn as the harmonics of each degree, (2l+1, 3^rank), ascending degrees.
+
+    On the unit sphere a harmonic of degree l is a product of `rank` coordinates contracted with a tensor; of all such
+    tensors the shortest is symmetric.
+    """
+    points = np.random.default_rng(5).normal(size=(40 * rank, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    products = points
+    for _ in range(rank - 1):
+        products = (products[:, :, None] * points[:, None, :]).reshape(len(points), -1)
+    found = []
+    for degree in degrees_of(rank):
+        values = o3.spherical_harmonics(degree, torch.as_tensor(points), normalize=True, normalization="component")
+        tensors = np.linalg.lstsq(products, values.numpy(), rcond=None)[0].T
+        found.append(torch.as_tensor(tensors / np.linalg.norm(tensors, axis=1, keepdims=True)))
+    return tuple(found)
 
 
 class TensorHead(nn.Module):
@@ -64,7 +68,7 @@ class TensorHead(nn.Module):
         self.second = Mix(between, [1] * len(degrees), bias=True)
         self.network = Network([width, hidden, len(degrees)], activation)
         for l, basis in zip(degrees, tensor_basis(rank), strict=True):
-            self.register_buffer(f"basis_{l}", basis.flatten(1), persistent=False)
+            self.register_buffer(f"basis_{l}", basis, persistent=False)
 
     def forward(self, s: Tensor, parts: Sequence[Tensor]) -> Tensor:
         """Tensors (N, 3, 3, ...) of atoms with scalars (N, C) and features (N, 2l+1, C) of each degree."""
