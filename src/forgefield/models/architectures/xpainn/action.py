@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from forgefield.graph.graph import Graph
-from forgefield.models.architectures.xpainn.dense import Dense, Mix, Network, soft_lengths, split
+from forgefield.models.architectures.xpainn.dense import CutDense, Dense, Mix, Network, soft_lengths, split
 from forgefield.models.architectures.xpainn.gather import Layout, neighbour_sums
 from forgefield.models.architectures.xpainn.norm import EquivariantNorm
 from forgefield.models.architectures.xpainn.settings import XpainnSettings
@@ -18,8 +18,7 @@ class Surroundings(NamedTuple):
     """What all blocks share."""
 
     graph: Graph
-    radial: Tensor  # (P, B)
-    cutoff: Tensor  # (P, 1)
+    radial: Tensor  # (P, B + 1), functions and 1, times the cutoff
     harmonics: Tensor  # (P, (L+1)^2), of the unit vectors
 
 
@@ -42,13 +41,13 @@ class Message(nn.Module):
             EquivariantNorm(irreps, settings.softness) if settings.layer_norm and not first else nn.Identity()
         )
         self.sender = Network([width, width, self.layout.n_weights], settings.activation)
-        self.radial = Dense(settings.num_basis, self.layout.n_weights)
+        self.radial = CutDense(settings.num_basis, self.layout.n_weights)
         self.irreps = irreps
 
     def forward(self, s: Tensor, v: Tensor | None, near: Surroundings) -> tuple[Tensor, Tensor]:
         """Add the messages to scalars (N, C) and equivariant features (N, size)."""
         sent = self.sender(self.norm(s))
-        weights = self.radial(near.radial) * near.cutoff
+        weights = self.radial(near.radial)
         if v is not None:
             parts = self.equivariant_norm(split(v, self.irreps))
             own, gates = sent.split([self.layout.n_weights - self.irreps.count, self.irreps.count], 1)

@@ -44,6 +44,14 @@ class Dense(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
+class CutDense(Dense):
+    """(x W + b) f of rows (x f, f), multiplied by a cutoff f before: no pass over what is as wide as the output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (R, C + 1) to (R, out)."""
+        return times(x, torch.cat([self.weight, self.bias.unsqueeze(0)]))  # type: ignore[union-attr]
+
+
 class Network(nn.Module):
     """Layers with an activation between them.
 

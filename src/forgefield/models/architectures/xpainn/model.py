@@ -70,8 +70,7 @@ class Xpainn(EnergyArchitecture):
             counts: atoms of each kind, on the CPU.
         """
         r = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        radial, cutoff = self.basis(r)
-        near = Surroundings(graph, radial, cutoff, self.harmonics(vectors / r)[0])
+        near = Surroundings(graph, self.basis(r), self.harmonics(vectors / r)[0])
         s, v = self.embedding(graph, species), None
         for message, update in zip(self.messages, self.updates, strict=True):
             s, v = message(s, v, near)

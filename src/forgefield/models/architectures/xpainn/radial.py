@@ -96,7 +96,7 @@ def cutoff_function(kind: str, r: Tensor, cutoff: float) -> Tensor:
 
 
 class RadialBasis(nn.Module):
-    """Radial functions, and the cutoff beside them.
+    """Radial functions times the cutoff.
 
     Args:
         kernel: a name of KERNELS.
@@ -110,6 +110,7 @@ class RadialBasis(nn.Module):
         self.functions = KERNELS[kernel](size, cutoff)
         self.cutoff, self.envelope = cutoff, envelope
 
-    def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """Functions (P, B) and cutoff (P, 1) at distances (P, 1), Å."""
-        return self.functions(r), cutoff_function(self.envelope, r, self.cutoff)
+    def forward(self, r: Tensor) -> Tensor:
+        """Functions times cutoff, then the cutoff itself, (P, B + 1), at distances (P, 1), Å."""
+        cutoff = cutoff_function(self.envelope, r, self.cutoff)
+        return torch.cat([self.functions(r) * cutoff, cutoff], 1)
