@@ -204,3 +204,42 @@ def test_output_modes_may_be_one_name_or_the_published_ones():
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValidationError, match=message):
         XpainnSettings.model_validate(settings)
+
+
+OTHERS = {
+    "node_dim": 9,
+    "node_irreps": "6x0e + 5x1o + 4x2e",
+    "embed_basis": "gfn1-xtb",
+    "aux_basis": "aux28",
+    "num_basis": 7,
+    "rbf_kernel": "gaussian",
+    "cutoff": 3.4,
+    "cutoff_fn": "cosine",
+    "action_blocks": 2,
+    "activation": "softplus",
+    "layer_norm": False,
+    "softness": 0.2,
+    "charge_embed": True,
+    "spin_embed": True,
+    "output_modes": ["charges", "dipole", "polar"],
+    "hidden_dim": 8,
+    "hidden_irreps": "8x0e + 8x1o + 8x2e",
+    "conservation": False,
+    "magnitude": True,
+    "isotropic": True,
+}
+
+
+@pytest.mark.parametrize("key", sorted(OTHERS))
+def test_every_setting_has_an_effect(key):
+    assert set(OTHERS) == set(XpainnSettings.model_fields)
+    targets, ion = [QUANTITIES[n] for n in ("charges", "dipole", "polarizability")], molecule(charge=2, multiplicity=3)
+    usual, other = make(targets), make(targets, **{key: OTHERS[key]})
+    if key == "output_modes":
+        assert make([], energy=True, output_modes=["energy", "charges"]).architecture.extra_quantities()
+        return
+    shared = {n: v for n, v in other.state_dict().items() if n in usual.state_dict()}
+    if {n: v.shape for n, v in shared.items()} == {n: v.shape for n, v in usual.state_dict().items()}:
+        other.load_state_dict(usual.state_dict(), strict=False)
+    a, b = predict(usual, ion).extra, predict(other, ion).extra
+    assert sorted(a) != sorted(b) or any(not close(a[name], b[name], 1e-6) for name in a)
