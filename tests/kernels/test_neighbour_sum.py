@@ -1,4 +1,4 @@
-"""Sums of features times weights times harmonics: the C++ operator against sums over a list of edges."""
+"""Sums of features times weights times harmonics: the C++ operator against sums over a list of edges, derivatives too."""
 
 import pytest
 import torch
@@ -24,15 +24,16 @@ def table_of(pairs, n):
     return table[:, :, 0].long(), table[:, :, 1].long(), table[:, :, 2]
 
 
-def groups_of(width, channels):
+def terms_of(width, channels):
     """Scalars; per degree l = 0, 1, ...: a feature times harmonics, and a feature (2l+1) times a weight of its own."""
     total = sum(channels)
-    groups, out, state, column = [(0, 0, 0, -1, 1, width)], width, width + total, width
+    terms, out, state, column = [(0, 0, 0, -1, 0, width)], width, width + total, width
     for l, c in enumerate(channels):
-        groups.append((out, column, column, l * l, 2 * l + 1, c))
-        groups.append((out, state, column + total, -1, 2 * l + 1, c))
+        for m in range(2 * l + 1):
+            terms.append((out + m * c, column, column, l * l + m, l % 2, c))
+            terms.append((out + m * c, state + m * c, column + total, -1, 0, c))
         out, state, column = out + (2 * l + 1) * c, state + (2 * l + 1) * c, column + c
-    return groups, state, width + 2 * total, out
+    return terms, state, width + 2 * total, out
 
 
 class Case:
@@ -41,13 +42,13 @@ class Case:
     def __init__(self, width, channels, pairs=RAGGED, n=N, dtype=torch.float64):
         torch.manual_seed(2)
         rand = lambda *shape: torch.randn(shape, dtype=dtype)  # noqa: E731
-        self.groups, n_features, n_weights, n_out = groups_of(width, channels)
+        self.terms, n_features, n_weights, n_out = terms_of(width, channels)
         n_harmonics = len(channels) ** 2
         self.factors = [rand(n, n_features), rand(len(pairs), n_weights), rand(len(pairs), n_harmonics)]
         self.pairs = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
         sender, pair, sign = table_of(pairs, n)
         ends = [x.contiguous() for x in self.pairs.T]
-        self.table = (sender, pair, sign.to(dtype), *ends, [x for t in self.groups for x in t])
+        self.table = (sender, pair, sign.to(dtype), *ends, [x for t in self.terms for x in t])
         self.gradient = rand(n, n_out)
 
     def own(self, f, w, y):
@@ -58,12 +59,10 @@ class Case:
         pieces = []
         for sender, receiver, sign in ((first, second, 1.0), (second, first, -1.0)):
             columns = {}
-            for out, a, b, k, rows, c in self.groups:
-                for m in range(rows):
-                    o, column = out + m * c, a + (m * c if k < 0 else 0)
-                    h = 1.0 if k < 0 else sign ** (rows // 2) * y[:, k + m : k + m + 1]
-                    part = f[sender, column : column + c] * w[:, b : b + c] * h
-                    columns[o] = columns[o] + part if o in columns else part
+            for o, a, b, k, odd, c in self.terms:
+                h = 1.0 if k < 0 else (sign if odd else 1.0) * y[:, k : k + 1]
+                part = f[sender, a : a + c] * w[:, b : b + c] * h
+                columns[o] = columns[o] + part if o in columns else part
             edges = torch.cat([columns[o] for o in sorted(columns)], 1)
             pieces.append(torch.zeros_like(self.gradient).index_add(0, receiver, edges))
         return pieces[0] + pieces[1]

@@ -227,6 +227,7 @@ OTHERS = {
     "conservation": False,
     "magnitude": True,
     "isotropic": True,
+    "ewald": {},
 }
 
 

@@ -1,8 +1,7 @@
 """Operators of sums over neighbours of features x weights x harmonics, on the CPU alone: schemas, and shapes.
 
-A group of columns is six integers: first column of the sum, of the feature, of the weight, the first harmonic (-1:
-none), the number of rows and of columns of each. With harmonics one row of features is multiplied by all of a degree,
-without them each row by the same weights. Gradients, up to second order, are registered in C++
+A term is six integers, first column of the sum, of the feature, of the weight, the harmonic (-1: none), 1 if that changes
+its sign with the direction, and the number of columns. Gradients, up to second order, are registered in C++
 (`cpp/neighbour_sum.h`, which has the formulas).
 """
 
@@ -13,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NUMBERS = 6
-_TABLE = "Tensor sender, Tensor pair, Tensor sign, Tensor first, Tensor second, int[] groups"
+TERM = 6
+_TABLE = "Tensor sender, Tensor pair, Tensor sign, Tensor first, Tensor second, int[] terms"
 _FACTORS = "Tensor features, Tensor weights, Tensor harmonics"
 NEIGHBOUR_SCHEMAS = {
     "neighbour_sum": f"({_FACTORS}, {_TABLE}) -> Tensor",
@@ -31,8 +30,8 @@ for _name, _schema in NEIGHBOUR_SCHEMAS.items():
 
 
 def _sum(features: Tensor, weights: Tensor, harmonics: Tensor, *rest: Any) -> Tensor:
-    groups = rest[-1]
-    columns = max((groups[k] + groups[k + 4] * groups[k + 5] for k in range(0, len(groups), NUMBERS)), default=0)
+    terms = rest[-1]
+    columns = max((terms[k] + terms[k + 5] for k in range(0, len(terms), TERM)), default=0)
     return features.new_empty((features.shape[0], columns))
 
 

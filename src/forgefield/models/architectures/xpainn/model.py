@@ -12,6 +12,7 @@ from forgefield.models.architecture import ArchitectureContext, Axis
 from forgefield.models.architectures.xpainn.action import Message, Surroundings, Update
 from forgefield.models.architectures.xpainn.dense import split
 from forgefield.models.architectures.xpainn.embedding import Embedding
+from forgefield.models.architectures.xpainn.ewald import Ewald
 from forgefield.models.architectures.xpainn.heads import Heads
 from forgefield.models.architectures.xpainn.radial import RadialBasis
 from forgefield.models.architectures.xpainn.readout import EnergyReadout
@@ -47,6 +48,8 @@ class Xpainn(EnergyArchitecture):
         n, needs_v = settings.action_blocks, self.heads.needs_features
         self.messages = nn.ModuleList(Message(settings, first=k == 0) for k in range(n))
         self.updates = nn.ModuleList(Update(settings, moves=k < n - 1 or needs_v) for k in range(n))
+        self.ewald = Ewald(settings) if settings.ewald is not None else None
+        self.uses_positions = self.ewald is not None
         sizes = (settings.node_dim, settings.hidden_dim, context.n_readouts)
         self.energy = EnergyReadout(*sizes, settings.activation) if context.energy else None
 
@@ -75,6 +78,8 @@ class Xpainn(EnergyArchitecture):
         for message, update in zip(self.messages, self.updates, strict=True):
             s, v = message(s, v, near)
             s, v = update(s, v)
+        if self.ewald is not None:
+            s = self.ewald(s, graph)
         extra = self.heads(graph, s, split(v, self.settings.irreps), species)
         if self.energy is None:
             return Predictions(vectors.new_zeros(graph.n_atoms), extra)

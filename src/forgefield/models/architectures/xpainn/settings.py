@@ -13,6 +13,28 @@ Mode = Literal["energy", "charges", "dipole", "polar", "scalar", "spatial", "car
 KINKED = ("relu", "leakyrelu")
 
 
+class EwaldSettings(Settings):
+    """Message passing between all atoms of a crystal, by way of reciprocal vectors, after the action blocks."""
+
+    use_pbc: bool = Field(True, description="Waves with the crystal's period; there are no others, see docs/xpainn.md.")
+    projection_dim: int = Field(8, ge=1, le=512, description="Numbers of each wave that filters are made of.")
+    ewald_blocks: int = Field(1, ge=1, le=8, description="Number of blocks.")
+    num_k_points: tuple[int, int, int] = Field(
+        (3, 3, 3), description="Highest index of reciprocal vectors along each lattice vector."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> EwaldSettings:
+        if not self.use_pbc:
+            raise ValueError(
+                "use_pbc: false takes a fixed grid of waves, on which energies depend on how a molecule is turned; for "
+                "molecules leave ewald out, raise the cutoff, or add model.physics.coulomb"
+            )
+        if min(self.num_k_points) < 0 or max(self.num_k_points) < 1:
+            raise ValueError("num_k_points: give three numbers, none below 0 and one above")
+        return self
+
+
 class XpainnSettings(Settings):
     """Shape of an XPaiNN model. Names are XequiNet's; docs/xpainn.md tells its defaults and what differs."""
 
@@ -56,6 +78,10 @@ class XpainnSettings(Settings):
     conservation: bool = Field(True, description="Shift charges evenly so that they sum to the total charge.")
     magnitude: bool = Field(False, description="Predict the length of the dipole too, as dipole_magnitude.")
     isotropic: bool = Field(False, description="Predict a third of the polarizability's trace too.")
+
+    ewald: EwaldSettings | None = Field(
+        None, description="Messages between all atoms of a crystal (XequiNet's xpainn-ewald); null: none."
+    )
 
     @field_validator("output_modes", mode="before")
     @classmethod
