@@ -38,7 +38,7 @@ def message(folder, text, **options):
         ("device: gpu", "device: got the text 'gpu', expected text such as auto, cpu, cuda[:N]"),
         ("dtype: float16", "dtype: got the text 'float16', expected one of float32, float64"),
         ("backend_python: python", "backend_python: is reserved for backends"),
-        ("eval: 3", "eval: got 3, expected a block of keys (energy_only, free_atoms, amp, matmul, memory_share)"),
+        ("eval: 3", "eval: got 3, expected a block of keys (energy_only, free_atoms, correction_alone, amp, matmul, memory_share)"),
         ("output: {metric_json: x}", "output.metric_json: unknown key. Did you mean 'metrics_json'?"),
         ("export: {targets: [torchscrip]}", "targets.0: no 'torchscrip' in targets. Did you mean 'torchscript'?"),
         ("model_in: m", "model_in: task train begins with new weights. Use task finetune"),

@@ -14,14 +14,17 @@ from typing import Literal
 import torch
 from rich.console import Console
 
+from forgefield.app.baseline.looking import look_at_baseline
+from forgefield.app.baseline.rules import settled
 from forgefield.app.folder import RunFolder
 from forgefield.app.portrait import Portrait, look_at, warnings
 from forgefield.app.run import RunConfig
 from forgefield.app.run_rules import PREDICTING, TRAINING
+from forgefield.app.tasks.steps.aims import aims_of, judges_unseen, unseen_elements, with_spreads
 from forgefield.app.tasks.steps.datasets import check_heads, check_some_label, heads_of, open_asked, trained_quantities
 from forgefield.app.tasks.steps.examining import look_at_training_data
 from forgefield.app.tasks.steps.machine import choose_device
-from forgefield.app.tasks.steps.models import cutoff_of, find_bundle, load_start
+from forgefield.app.tasks.steps.models import ToMeasure, cutoff_of, find_bundle, load_start
 from forgefield.app.tuning_check import look_at_start
 from forgefield.core.elements import symbol
 from forgefield.core.errors import ForgeError
@@ -31,6 +34,7 @@ from forgefield.data.parts import TrainingData, open_part, open_training, refere
 from forgefield.data.statistics import Statistics, measure
 from forgefield.models.potential import Potential, build_potential
 from forgefield.models.precision import missing
+from forgefield.models.targets import Aims
 from forgefield.train.mixed import lacking
 
 State = Literal["ok", "note", "warn", "error"]
@@ -158,7 +162,7 @@ class Checkup:
             return potential
         return None
 
-    def _new_model(self, statistics: Statistics, heads: list[str]) -> None:
+    def _new_model(self, statistics: Statistics, heads: list[str], aims: Aims) -> None:
         """Build the model that training would begin with."""
         config, given = self.config, self.config.model_json
         assert config.backend is not None
@@ -173,6 +177,7 @@ class Checkup:
             avg_num_neighbors=statistics.avg_num_neighbors,
             physics=config.model.physics,
             fidelity=config.model.fidelity,
+            aims=aims,
             seed=config.train.seed,
         )
         self._weigh(potential)
@@ -202,6 +207,8 @@ class Checkup:
             self._add("data.val", "warn", "no validation data: the best epoch is chosen on the training data")
         if self.config.task != "resume":
             self._try("doctor", lambda: self._doctor(data))
+        with self._guard("baseline"):
+            self.findings += [Finding("baseline", *row) for row in look_at_baseline(self.config, data)]
         known = data.train.elements() if start is None else start.elements
         owner = "the training data" if start is None else "the model"
         if start is not None and self.config.task == "finetune":
@@ -210,7 +217,9 @@ class Checkup:
         if start is not None:
             self._try("elements", lambda: check_elements(data.train, known, owner))
         if data.val is not None:
-            self._try("elements", lambda: check_elements(data.val, known, owner))  # type: ignore[arg-type]
+            if not judges_unseen(self.config):
+                self._try("elements", lambda: check_elements(data.val, known, owner))  # type: ignore[arg-type]
+            known = [*known, *unseen_elements(self.config, data)]
         self._test(data, known, owner)
         if start is not None or self.config.task == "train":
             self._try("statistics", lambda: self._measure(data, start))
@@ -243,26 +252,32 @@ class Checkup:
         """Measure reference energies and neighbours as the task would."""
         config = self.config
         if start is not None:
-            cutoff, heads = start.cutoff, start.heads
+            cutoff, heads, aims = start.cutoff, start.heads, start.aims
             if len(heads) > 1 and config.train.head_key is None:
                 check_heads(data.train, heads, "train.head_key")
         else:
             assert config.backend is not None
             assert config.model.settings is not None
-            cutoff = cutoff_of(config.backend, config.model.settings)
+            aims = aims_of(config, data.train)
+            cutoff = cutoff_of(config.backend, config.model.settings, aims)
             given = config.model_json
             heads = list(given.heads) if given is not None else _heads(data.train, config.train.head_key)
-        statistics = measure(data.measured, cutoff, reference_setting(config.data), heads)
+        statistics = ToMeasure(cutoff, reference_setting(config.data), heads, aims).of(data)
         self._references(statistics)
         self._neighbours(statistics)
         if start is None:
-            self._new_model(statistics, heads)
+            self._new_model(statistics, heads, with_spreads(aims, statistics))
 
     def _references(self, statistics: Statistics) -> None:
         if self.config.model_json is not None and self.config.model_json.reference_energies is not None:
             self._add("E0s", "ok", "from model.json")
             return
+        if settled(self.config) is not None:
+            self._add("E0s", "note", "measured on label minus base, when training begins")
+            return
         for head, table in statistics.reference_energies.items():
+            if not any(table.values()) and statistics.reference_source.startswith("none"):
+                continue
             shown = ", ".join(f"{symbol(z)} {energy:.3f}" for z, energy in table.items())
             name = f"head {head}: " if len(statistics.reference_energies) > 1 else ""
             self._add("E0s", "ok", f"{statistics.reference_source}: {name}{shown} eV")

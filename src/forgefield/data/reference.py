@@ -79,6 +79,11 @@ def settle_references(
     return least_squares(compositions, elements, heads, where, percentiles)
 
 
+def no_references(elements: Sequence[int], heads: Sequence[str]) -> References:
+    """Return zeros, for models without an energy."""
+    return References({head: dict.fromkeys(elements, 0.0) for head in heads}, "none: no energies are trained")
+
+
 def _read(path: Path) -> Mapping[str, Any] | Dataset:
     return read_energies(path) if is_energy_file(path) else open_dataset(path)
 

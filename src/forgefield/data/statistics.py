@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from forgefield.core.errors import DataError
+from forgefield.core.quantities import Quantity
 from forgefield.data.dataset import Dataset
 from forgefield.data.gathering import Gathered, Neighbours, degrees, gather
-from forgefield.data.reference import E0, Compositions, settle_references
+from forgefield.data.moments import Moments, measure_targets
+from forgefield.data.reference import E0, Compositions, no_references, settle_references
 from forgefield.graph.pairs import find_pairs
 
 
@@ -35,6 +37,7 @@ class Statistics:
         n_isolated: frames of one free atom that were left out.
         cutoff: the neighbours' cutoff, Å.
         notes: what the user should know.
+        targets: mean and spread of the labels of further targets, by name.
     """
 
     elements: list[int]
@@ -51,6 +54,7 @@ class Statistics:
     n_isolated: int
     cutoff: float
     notes: list[str] = field(default_factory=list)
+    targets: Moments = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return JSON text; floats keep all digits."""
@@ -72,7 +76,15 @@ class Statistics:
             raise DataError(f"no statistics of a data set ({error})", fix="measure again, by training anew") from None
 
 
-def measure(train: Dataset, cutoff: float, e0: E0 = "auto", heads: Sequence[str] = ("default",)) -> Statistics:
+def measure(
+    train: Dataset,
+    cutoff: float,
+    e0: E0 = "auto",
+    heads: Sequence[str] = ("default",),
+    *,
+    energies: bool = True,
+    targets: Sequence[Quantity] = (),
+) -> Statistics:
     """Measure the training split.
 
     Frames of one free atom give reference energies and are left out of everything else; leave them out of the
@@ -83,6 +95,8 @@ def measure(train: Dataset, cutoff: float, e0: E0 = "auto", heads: Sequence[str]
         cutoff: of the model, Å.
         e0: the setting `data.e0`, see `forgefield.data.reference.E0`.
         heads: of the model; a structure without head counts for the first.
+        energies: the model has an energy; False: its reference energies are 0.
+        targets: further labels whose mean and spread are wanted.
 
     Raises:
         DataError: nothing to train on, an element without E0, or no atom with a neighbour.
@@ -95,7 +109,9 @@ def measure(train: Dataset, cutoff: float, e0: E0 = "auto", heads: Sequence[str]
     _check_neighbours(rows.neighbours, rest, cutoff)
     labelled = ~np.isnan(rows.energies)
     compositions = Compositions(rows.counts[labelled], rows.energies[labelled], rows.heads[labelled])
-    references = settle_references(e0, isolated, compositions, elements, heads, train.name)
+    references = no_references(elements, heads)
+    if energies:
+        references = settle_references(e0, isolated, compositions, elements, heads, train.name)
     _check_free(isolated, cutoff)
     notes = [*train.notes, *references.notes]
     if len(isolated):
@@ -118,6 +134,7 @@ def measure(train: Dataset, cutoff: float, e0: E0 = "auto", heads: Sequence[str]
         n_isolated=len(isolated),
         cutoff=float(cutoff),
         notes=notes,
+        targets=measure_targets(rest, targets),
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from forgefield.core import allocator
@@ -18,6 +18,7 @@ from forgefield.core.settings import Matmul
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import predict_graph
 from forgefield.export.verlet import MovingGraph, VerletList, moved
+from forgefield.export.whole import choose_base
 from forgefield.graph.needs import Electrons
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
@@ -30,7 +31,9 @@ class ForgeField(Calculator):
     """ASE calculator of a potential: energy, free_energy, energies, forces and, in 3D-periodic cells, stress.
 
     Units are ASE's: eV, Å, eV/Å, eV/Å^3; stress in Voigt order xx, yy, zz, yz, xz, xy, positive = tensile.
-    `free_energy` equals `energy`; `energies` are per atom, self-atomic energies included.
+    `free_energy` equals `energy`; `energies` are per atom, self-atomic energies included. What else a model predicts
+    (charges, dipole, targets of the user's own) is in `results` under its name; `get_property(NAME)` gives it. A model
+    of properties alone has no energy.
 
     Args:
         potential: the model, on the device and in the precision to run in.
@@ -38,20 +41,32 @@ class ForgeField(Calculator):
         skin: margin of the neighbour search, Å; 0 searches at every step. The results do not depend on it.
         matmul: products of float32 matrices: float32 (strict), or the faster and less exact tf32 (newer NVIDIA GPUs) or
             bf16 (processors with AMX); refused where the machine cannot do it. Left alone outside of `calculate`.
+        baseline: for a model that corrects a cheaper level: an ASE calculator of that level; "correction" gives the
+            correction alone; None computes GFN-xTB by tblite, and refuses levels that are not known here.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
 
     def __init__(
-        self, potential: Potential, *, head: str | None = None, skin: float = 0.5, matmul: Matmul = "float32"
+        self,
+        potential: Potential,
+        *,
+        head: str | None = None,
+        skin: float = 0.5,
+        matmul: Matmul = "float32",
+        baseline: BaseCalculator | Literal["correction"] | None = None,
     ) -> None:
         super().__init__()
         allocator.tune()
         self.potential = potential.eval()
         self.head = choose_head(potential.heads, head)
-        self._asks = potential.needs.electrons
+        self.base = choose_base(potential, baseline)
+        self._asks = tuple(dict.fromkeys((*potential.needs.electrons, *(self.base.electrons if self.base else ()))))
+        self._features = potential.needs.features
         self.moving = MovingGraph(potential.needs, skin)
         self._last: Structure | None = None
+        standard = type(self).implemented_properties if potential.context.energy else []
+        self.implemented_properties = [*standard, *potential.targets.quantities]  # type: ignore[misc]
         require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")
         self.matmul: Matmul = matmul
 
@@ -69,6 +84,7 @@ class ForgeField(Calculator):
         head: str | None = None,
         skin: float = 0.5,
         matmul: Matmul = "float32",
+        baseline: BaseCalculator | Literal["correction"] | None = None,
     ) -> ForgeField:
         """Load an artifact folder (or its manifest.json) and check the weights against their sha256.
 
@@ -79,12 +95,13 @@ class ForgeField(Calculator):
             head: name of the head; may be left out if the model has one only.
             skin: margin of the neighbour search, Å.
             matmul: precision of products of float32 matrices: "float32", "tf32" or "bf16".
+            baseline: the level that a delta-model corrects: an ASE calculator, "correction", or None, see the class.
 
         Raises:
-            ForgeError: the folder, its weights, the device, the dtype, the head or matmul cannot be used.
+            ForgeError: the folder, its weights, the device, the dtype, the head, matmul or baseline cannot be used.
         """
         potential = load_bundle(Path(folder), dtype=choose_dtype(dtype), device=choose_device(device))
-        return cls(potential.hold_weights(), head=head, skin=skin, matmul=matmul)
+        return cls(potential.hold_weights(), head=head, skin=skin, matmul=matmul, baseline=baseline)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Say what of elements, positions and cell has changed since the last calculation.
@@ -99,6 +116,7 @@ class ForgeField(Calculator):
         ]
         changes += ["cell"] if not np.array_equal(last.cell.array, atoms.cell.array) else []
         changes += ["pbc"] if not np.array_equal(last.pbc, atoms.pbc) else []
+        changes += ["info"] if any(_differ(last, atoms, name) for name, _ in self._features) else []
         return changes + (["electrons"] if electrons_of(last, self._asks) != electrons_of(atoms, self._asks) else [])
 
     def calculate(
@@ -112,21 +130,32 @@ class ForgeField(Calculator):
             self.atoms = atoms.copy()
         structure = self._structure()
         has_stress = bool(structure.pbc.all())
-        if "stress" in (properties or ()) and not has_stress:
+        if "stress" in (properties or ()) and not has_stress and self.potential.context.energy:
             raise PropertyNotImplementedError(
                 "stress needs a cell that is periodic in all three directions; this one has "
                 f"pbc = {structure.pbc.tolist()}. Set atoms.pbc = True and a cell"
             )
         graph = self.moving.graph(structure, self.potential)
         (found,) = predict_graph(self.potential, graph, [structure], self.matmul)
-        self.results = {
-            "energy": found.energy,
-            "free_energy": found.energy,
-            "energies": found.atom_energies,
-            "forces": found.forces,
-        }
+        self.results = {name: value if np.ndim(value) else float(value) for name, value in found.extra.items()}
+        if not self.potential.context.energy:
+            return
+        energy = {"energy": found.energy, "free_energy": found.energy, "energies": found.atom_energies}
+        self.results |= {**energy, "forces": found.forces}
         if has_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
+        if self.base is not None:
+            self._add_base(structure, stress=has_stress)
+
+    def _add_base(self, structure: Structure, *, stress: bool) -> None:
+        """Add the base level to the correction; what that level does not say is left out of the results."""
+        base = self.base.compute(structure, self.atoms, stress=stress)  # type: ignore[union-attr]
+        parts = {"energy": base.energy, "free_energy": base.energy, "energies": base.atom_energies}
+        parts |= {"forces": base.forces, "stress": base.stress}
+        learned = self.potential.baseline.learned  # type: ignore[union-attr]
+        lost = {*learned, *(("dipole", "quadrupole") if "charges" in learned else ())} - parts.keys()
+        whole = {n: v + parts[n] for n, v in self.results.items() if parts.get(n) is not None}
+        self.results = whole | {n: v for n, v in self.results.items() if n not in parts and n not in lost}
 
     def _structure(self) -> Structure:
         """The atoms as they are now; as long as only positions change, the rest of the last structure is kept."""
@@ -134,13 +163,19 @@ class ForgeField(Calculator):
         same = last is not None and np.array_equal(last.numbers, atoms.arrays["numbers"])
         electrons = electrons_of(atoms, self._asks)
         same = same and all(getattr(last, name) == value for name, value in electrons.items())
+        features = {n: np.atleast_1d(np.asarray(atoms.info[n], float)) for n, _ in self._features if n in atoms.info}
+        same = same and all(np.array_equal(last.features.get(name, ()), value) for name, value in features.items())
         same = same and np.array_equal(last.cell, atoms.cell.array) and np.array_equal(last.pbc, atoms.pbc)
         if same:
             self._last = moved(last, atoms.arrays["positions"])
         else:
-            fixed = {"head": self.head, "origin": "Atoms", **electrons}
+            fixed = {"head": self.head, "origin": "Atoms", "features": features, **electrons}
             self._last = Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **fixed)
         return self._last
+
+
+def _differ(last: Atoms, atoms: Atoms, name: str) -> bool:
+    return not np.array_equal(last.info.get(name, ()), atoms.info.get(name, ()))
 
 
 def electrons_of(atoms: Atoms, asked: Sequence[Electrons]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class PhysicsReport:
             without the self-atomic part).
         rotation_forces: largest deviation from the rotated forces, over max(1 eV/Å, largest force).
         tolerance: largest value allowed for each of these.
+        rotation_further: largest deviation of other predictions from the rotated ones, over max(1, largest); None
+            without others.
     """
 
     n_structures: int
@@ -41,6 +43,7 @@ class PhysicsReport:
     rotation_energy: float
     rotation_forces: float
     tolerance: float
+    rotation_further: float | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return plain numbers."""
@@ -75,8 +78,9 @@ def check_physics(
                     "do not use this model; please report its settings",
                 )
             worst[law] = max(worst.get(law, 0.0), float(error))
-    stress = worst.pop("stress_finite_difference", None)
-    return PhysicsReport(len(structures), stress_finite_difference=stress, tolerance=tolerance, **worst)
+    stress, further = (worst.pop(name, None) for name in ("stress_finite_difference", "rotation_further"))
+    optional = {"stress_finite_difference": stress, "rotation_further": further}
+    return PhysicsReport(len(structures), tolerance=tolerance, **worst, **optional)
 
 
 def _law_errors(
@@ -86,12 +90,15 @@ def _law_errors(
     (here,) = predict(potential, [structure])
     scale = max(1.0, float(np.abs(here.forces).max()))
     energy_scale = max(1.0, float(np.abs(here.atom_energies - self_energies(potential, structure)).max()))
-    energy_change, forces_change = _rotation_errors(potential, structure, random)
+    energy_change, forces_change, further = _rotation_errors(potential, structure, random)
     found = {
         "forces_finite_difference": 0.0,
         "rotation_energy": energy_change / energy_scale,
         "rotation_forces": forces_change / scale,
+        **({} if further is None else {"rotation_further": further}),
     }
+    if not potential.context.energy:
+        return found
     for component in {int(np.abs(here.forces).argmax()), *random.integers(here.forces.size, size=3).tolist()}:
         direction = np.zeros_like(here.forces)
         direction.flat[component] = 1.0
@@ -150,14 +157,22 @@ def _difference(potential: Potential, moved: Sequence[Structure]) -> float:
     return sum(c * (e - middle) for (_, c), e in zip(STENCIL, energies, strict=True))
 
 
-def _rotation_errors(potential: Potential, structure: Structure, random: np.random.Generator) -> tuple[float, float]:
-    """Change of energy per atom and of the forces, turned back, under a random rotation."""
+def _rotation_errors(
+    potential: Potential, structure: Structure, random: np.random.Generator
+) -> tuple[float, float, float | None]:
+    """Change of energy per atom, of the forces and of other predictions, turned back, under a random rotation."""
     q, _ = np.linalg.qr(random.normal(size=(3, 3)))
     q *= np.sign(np.linalg.det(q))
     turned = _copy(structure, structure.positions @ q.T, structure.cell @ q.T)
     here, there = (predict(potential, [s])[0] for s in (structure, turned))
     energy = abs(here.energy - there.energy) / len(structure)
-    return energy, float(np.abs(here.forces @ q.T - there.forces).max())
+    further = None
+    for name, quantity in potential.targets.quantities.items():
+        value, turn = here.extra[name], {"not": 0, "vector": 1, "tensor": 2}[quantity.rotates]
+        expected = value if turn == 0 else value @ q.T if turn == 1 else q @ value @ q.T
+        error = np.abs(expected - there.extra[name]).max() / max(1.0, np.abs(value).max())
+        further = max(further or 0.0, float(error))
+    return energy, float(np.abs(here.forces @ q.T - there.forces).max()), further
 
 
 def _copy(structure: Structure, positions: np.ndarray, cell: np.ndarray | None = None) -> Structure:

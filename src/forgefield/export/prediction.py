@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ class Prediction(NamedTuple):
     forces: np.ndarray  # (N, 3), eV/Å
     stress: np.ndarray  # (3, 3), eV/Å^3; zeros without a volume
     atom_energies: np.ndarray  # (N,), eV
+    extra: Mapping[str, np.ndarray] = MappingProxyType({})  # what else is predicted, (...) or (N, ...)
 
 
 Candidate = Callable[[Structure], Prediction]
@@ -76,12 +78,16 @@ def predict_graph(
         ModelError: an element is unknown, or an output is not finite.
     """
     with torch.no_grad(), matmul_precision(matmul, graph.positions.device):
-        energy, forces, stress, atom_energies = (t.cpu().double().numpy() for t in potential(graph)[:4])
+        outputs = potential(graph)
+    energy, forces, stress, atom_energies = (t.cpu().double().numpy() for t in outputs[:4])
+    extra = {name: t.cpu().double().numpy() for name, t in outputs.extra.items()}
+    quantities = potential.targets.quantities
     ends = np.cumsum([len(s) for s in structures])
     results = []
     for k, (structure, end) in enumerate(zip(structures, ends, strict=True)):
         atoms = slice(end - len(structure), end)
-        results.append(Prediction(float(energy[k]), forces[atoms], stress[k], atom_energies[atoms]))
+        more = {n: t[atoms] if quantities[n].per == "atom" else t[k] for n, t in extra.items()}
+        results.append(Prediction(float(energy[k]), forces[atoms], stress[k], atom_energies[atoms], more))
         require_finite(results[-1], structure.origin)
     return results
 
@@ -89,9 +95,10 @@ def predict_graph(
 def require_finite(prediction: Prediction, where: str) -> None:
     """Raise if any number of the prediction is NaN or infinite."""
     total = prediction.energy + prediction.forces.sum() + prediction.stress.sum() + prediction.atom_energies.sum()
+    total += sum(value.sum() for value in prediction.extra.values())
     if math.isfinite(total):  # one number that is not finite leaves no sum finite
         return
-    for name, value in prediction._asdict().items():
+    for name, value in {**prediction._asdict(), "extra": 0.0, **prediction.extra}.items():
         if not np.isfinite(value).all():
             raise ModelError(
                 f"the predicted {name} is NaN or infinite",

@@ -17,10 +17,11 @@ def bare(structure: Structure, heads: Sequence[str]) -> Structure:
     return dataclasses.replace(structure, labels={}, base={}, head=head)
 
 
-def probe(numbers: np.ndarray, *rest: np.ndarray, head: str | None, origin: str) -> Structure:
-    """Return a neutral structure of the lowest multiplicity that its electrons can have."""
+def probe(numbers: np.ndarray, *rest: np.ndarray, like: Structure, origin: str) -> Structure:
+    """Return a neutral structure of the lowest multiplicity there is, with head and features of another."""
     multiplicity = 1 + int(numbers.sum()) % 2
-    return Structure(numbers, *rest, head=head, origin=origin, charge=0, multiplicity=multiplicity)
+    known = {"head": like.head, "features": like.features, "charge": 0, "multiplicity": multiplicity}
+    return Structure(numbers, *rest, origin=origin, **known)
 
 
 def probes(
@@ -40,17 +41,18 @@ def probes(
     """
     smallest = min((s for s in sample if len(s) > 2), key=len, default=sample[0])
     first, last_head = bare(smallest, heads), heads[-1]
-    made = [probe(np.array([elements[0]]), np.zeros((1, 3)), head=last_head, origin="probe: lone atom")]
+    last = dataclasses.replace(first, head=last_head)
+    made = [probe(np.array([elements[0]]), np.zeros((1, 3)), like=last, origin="probe: lone atom")]
     x, z = first.positions, first.numbers
     if len(first) > 2:
-        made.append(probe(z[1:], x[1:], first.cell, first.pbc, head=first.head, origin="probe: one atom less"))
+        made.append(probe(z[1:], x[1:], first.cell, first.pbc, like=first, origin="probe: one atom less"))
     rest = z != z[-1]
     if rest.any():
-        made.append(probe(z[rest], x[rest], first.cell, first.pbc, head=first.head, origin="probe: one element less"))
+        made.append(probe(z[rest], x[rest], first.cell, first.pbc, like=first, origin="probe: one element less"))
     box = np.diag(np.ptp(x, axis=0) + 3.0) + np.array([[0.0, 0.0, 0.0], [0.4, 0.0, 0.0], [0.2, 0.3, 0.0]])
-    made.append(probe(z, x, box, np.ones(3, bool), head=first.head, origin="probe: periodic box"))
+    made.append(probe(z, x, box, np.ones(3, bool), like=first, origin="probe: periodic box"))
     edge = max(0.6 * cutoff, 2.0 * float(covalent_radii[elements[-1]]))
     cell = edge * np.array([[1.0, 0.0, 0.0], [0.3, 1.0, 0.0], [0.1, 0.2, 1.0]])
-    last = np.array([elements[-1]])
-    made.append(probe(last, np.zeros((1, 3)), cell, np.ones(3, bool), head=last_head, origin="probe: crystal"))
+    heaviest = np.array([elements[-1]])
+    made.append(probe(heaviest, np.zeros((1, 3)), cell, np.ones(3, bool), like=last, origin="probe: crystal"))
     return made

@@ -27,6 +27,7 @@ class ScriptablePotential(nn.Module):
     elements: list[int]
     heads: list[str]
     whole: list[str]
+    n_features: int
     cutoff: float
     near: float
     far: float
@@ -43,6 +44,7 @@ class ScriptablePotential(nn.Module):
         super().__init__()
         self.core = core
         self.elements, self.heads = list(elements), list(heads)
+        self.n_features = sum(length for _, length in needs.features)
         self.near, self.far = float(needs.cutoff), float(needs.far_cutoff)
         self.cutoff = max(self.near, self.far)
         known = torch.zeros(119, dtype=torch.bool)
@@ -61,6 +63,7 @@ class ScriptablePotential(nn.Module):
         head: int = 0,
         charge: float = 0.0,
         multiplicity: float = 1.0,
+        features: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Predict one structure.
 
@@ -73,6 +76,7 @@ class ScriptablePotential(nn.Module):
             head: index into `heads`.
             charge: total charge, e; for models that need it.
             multiplicity: 2S + 1; for models that need it.
+            features: further inputs of the structure, (X,), in the order of the metadata's `features`.
 
         Returns:
             energy (), eV, float64; forces (N, 3), eV/Å; stress (3, 3), eV/Å^3; atom_energies (N,), eV; and what else
@@ -119,9 +123,16 @@ class ScriptablePotential(nn.Module):
             far_first,
             far_second,
             far_shift,
-            torch.zeros([1, 0], dtype=like.dtype, device=like.device),
+            self.row_of(features),
         )
         return {name: value[0] if name in self.whole else value for name, value in found.items()}
+
+    def row_of(self, features: Tensor | None) -> Tensor:
+        """Return the further inputs as one row, (1, X)."""
+        given = torch.zeros([0]) if features is None else features
+        if given.numel() != self.n_features:
+            raise RuntimeError(f"features must be ({self.n_features},), not {given.shape}")
+        return given.to(device=self.like.device, dtype=self.like.dtype).reshape(1, self.n_features)
 
     def check_inputs(self, x: Tensor, numbers: Tensor, edges: Tensor, shift: Tensor, head: int) -> None:
         """Raise on shapes, elements, indices or heads that do not fit."""

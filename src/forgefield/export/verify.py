@@ -25,18 +25,20 @@ class Tolerances:
         forces: eV/Å, per component.
         stress: eV/Å^3, per component.
         relative: of the structure's largest atom energy (self-atomic energies apart), force and stress component.
+        further: of other predictions, per component, in their units.
     """
 
     energy: float
     forces: float
     stress: float
     relative: float
+    further: float = 1e-4
 
     @classmethod
     def of(cls, dtype: torch.dtype) -> Tolerances:
         """Return what rounding in `dtype` explains."""
         if dtype == torch.float64:
-            return cls(energy=1e-10, forces=1e-10, stress=1e-10, relative=1e-11)
+            return cls(energy=1e-10, forces=1e-10, stress=1e-10, relative=1e-11, further=1e-10)
         return cls(energy=2e-5, forces=1e-4, stress=1e-5, relative=2e-5)
 
 
@@ -50,6 +52,7 @@ class Certificate:
         max_energy_error: eV per atom.
         max_forces_error: eV/Å, per component.
         max_stress_error: eV/Å^3, per component.
+        max_further_error: of all other predictions that the file gives, each in its unit, per component.
         dtype: precision of the eager model.
         torch: version of torch.
         tolerances: what was allowed.
@@ -67,6 +70,7 @@ class Certificate:
     tolerances: Tolerances
     target: str = ""
     kernels: str = "plain PyTorch"
+    max_further_error: float = 0.0
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Certificate:
@@ -106,10 +110,13 @@ def verify(
     if not structures:
         raise ModelError("no structure to verify on", name, "give at least one sample structure")
     tolerances = tolerances or Tolerances.of(potential.dtype)
-    largest = {"energy": 0.0, "forces": 0.0, "stress": 0.0}
+    largest = {"energy": 0.0, "forces": 0.0, "stress": 0.0, "further": 0.0}
     for structure in structures:
         with matmul_precision("float32", torch.device("cpu")):
             (expected,), found = predict(potential, [structure]), candidate(structure)
+        lacking = expected.extra.keys() - found.extra.keys()
+        if lacking and not potential.context.energy:
+            raise ModelError(f"does not give {min(lacking)}", name, "do not use the file; please report it")
         for quantity, error, magnitude in _deviations(found, expected, self_energies(potential, structure)):
             allowed = getattr(tolerances, quantity) + tolerances.relative * magnitude
             if not error <= allowed:  # NaN must not pass
@@ -126,6 +133,7 @@ def verify(
         max_energy_error=largest["energy"],
         max_forces_error=largest["forces"],
         max_stress_error=largest["stress"],
+        max_further_error=largest["further"],
         dtype=str(potential.dtype).removeprefix("torch."),
         torch=torch.__version__,
         tolerances=tolerances,
@@ -149,3 +157,7 @@ def _deviations(found: Prediction, expected: Prediction, alone: np.ndarray) -> I
     yield "energy", largest(found.atom_energies - expected.atom_energies), bound
     yield "forces", largest(found.forces - expected.forces), largest(expected.forces)
     yield "stress", largest(found.stress - expected.stress), largest(expected.stress)
+    for name, value in found.extra.items():
+        if value.shape != expected.extra[name].shape:
+            raise ModelError(f"{name} has shape {value.shape}, expected {expected.extra[name].shape}")
+        yield "further", largest(value - expected.extra[name]), largest(expected.extra[name])

@@ -96,11 +96,12 @@ def moved(structure: Structure, positions: np.ndarray) -> Structure:
     return other
 
 
-State = tuple[str | None, float | None, int | None]  # head, charge, multiplicity
+State = tuple[object, ...]  # head, charge, multiplicity, features
 
 
 def _state(structure: Structure) -> State:
-    return structure.level, structure.charge, structure.multiplicity
+    features = tuple((name, value.tobytes()) for name, value in structure.features.items())
+    return structure.level, structure.charge, structure.multiplicity, features
 
 
 class Kept(NamedTuple):

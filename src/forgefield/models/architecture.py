@@ -163,6 +163,7 @@ class Architecture(nn.Module):
     context: ArchitectureContext
     has_kernels: ClassVar[bool] = False
     uses_features: ClassVar[bool] = False  # it reads `Graph.features`
+    describes_elements: ClassVar[bool] = False  # by tables: it has an idea of elements that no structure trained
 
     def readout_of(self, graph: Graph) -> Tensor:
         """Index of the readout of each atom, (N,)."""

@@ -26,6 +26,7 @@ from forgefield.models.architecture import (
     PhysicsContext,
     PhysicsTerm,
 )
+from forgefield.models.baseline.settings import BaselineSettings
 from forgefield.models.dispersion import Dispersion
 from forgefield.models.gradients import Electrostatics, Gradients
 from forgefield.models.targets import Aims, Spread, Targets, check_aims
@@ -63,6 +64,8 @@ class Potential(nn.Module):
         dispersion: whether the labels of each head include it, where that is stated.
         spreads: mean and spread of the labels of targets of the user's own, which are predicted in their units.
     """
+
+    baseline: BaselineSettings | None = None  # the level of theory to which the model gives the correction
 
     def __init__(
         self,

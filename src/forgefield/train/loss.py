@@ -191,7 +191,7 @@ def build_term(
 
     Args:
         quantity: or its name.
-        kind: name of a loss.
+        kind: name of a loss; auto: cross entropy for classes, mean squared error for numbers.
         normalization: None takes the quantity's own.
         choice: which atoms count.
         settings: where a loss finds its own keys; the defaults if not given.
@@ -201,11 +201,15 @@ def build_term(
     """
     if isinstance(quantity, str):
         quantity = {**QUANTITIES, **DERIVED}[quantity]
+    if kind == "auto":
+        kind = "cross_entropy" if quantity.kind == "class" else "mse"
     entry = Catalog(LOSSES).entry(kind)
     keys = {} if settings is None else {k: settings.shape_of(k, quantity.name) for k in entry.settings.model_fields}
     loss: Loss = entry.build(entry.settings(**keys))
     if not loss.accepts(quantity):
         why = "only for vectors of atoms (forces)" if not loss.normalizes else "only for vectors (forces, dipole)"
+        if kind == "cross_entropy":
+            why = "only for classes: data.targets with a threshold"
         raise ConfigError(
             f"loss {kind!r} is not defined for {quantity.name}, {why}", fix="mse and mae are defined for all"
         )

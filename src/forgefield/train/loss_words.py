@@ -50,7 +50,9 @@ def _formula(name: str, settings: TrainSettings) -> str:
     kind, normalization = keys_of(settings, name)
     quantity = {**QUANTITIES, **DERIVED}.get(name)
     if quantity is None:
+        kind = "squared error (cross entropy of a class)" if kind == "auto" else kind
         return f"{kind} of {name}, normalised {normalization or 'as the model declares'}"
+    kind = "mse" if kind == "auto" else kind
     normalization = normalization or quantity.normalization
     d = _SYMBOLS.get(name, f"Δ{name}")
     if quantity.per == "structure" and normalization == "per_atom":

@@ -21,10 +21,12 @@ class Measured(NamedTuple):
     Args:
         quantities: energy, forces and stress, then further ones.
         choice: which atoms' forces count; None = all that are labelled.
+        energy: the model predicts energy, forces and stress.
     """
 
     quantities: tuple[Quantity, ...] = STANDARD
     choice: AtomChoice | None = None
+    energy: bool = True
 
     @property
     def further(self) -> tuple[Quantity, ...]:
@@ -47,7 +49,7 @@ def measured_in_training(settings: TrainSettings, potential: Potential) -> Measu
     """Return what a fit is judged by: energy, forces, stress, and all of `targets` that the model predicts."""
     known = {**DERIVED, **potential.architecture.extra_quantities()}
     further = tuple(known[name] for name in settings.targets if name in known)
-    return Measured((*STANDARD, *further), chosen_atoms(settings))
+    return Measured((*STANDARD, *further), chosen_atoms(settings), potential.context.energy)
 
 
 def measured_in_evaluation(
@@ -65,4 +67,4 @@ def measured_in_evaluation(
     if settings is not None:
         own |= {name: DERIVED[name] for name in settings.targets if name in DERIVED}
         choice = chosen_atoms(settings)
-    return Measured((*STANDARD, *own.values()), choice)
+    return Measured((*STANDARD, *own.values()), choice, potential.context.energy)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from forgefield.core.elements import symbol
+from forgefield.train.classes import of_classes
 from forgefield.train.table import Table
 
 Errors = dict[str, float | int | None]
@@ -67,9 +68,11 @@ def _errors(table: Table, chosen: np.ndarray) -> Errors:
 def _further_errors(table: Table, structures: np.ndarray, atoms: np.ndarray) -> Errors:
     """Errors per component of the other quantities, of the chosen structures, (S,) bool, and their atoms, (N,) bool."""
     found: Errors = {}
-    for name, (value, label, present, per) in table.further.items():
+    for name, (value, label, present, per, kind) in table.further.items():
         rows = present & (atoms if per == "atom" else structures)
         difference = (value - label)[rows]
+        if kind == "class":
+            found |= {f"{name}_{word}": number for word, number in of_classes(value[rows], label[rows]).items()}
         found |= {f"n_{name}": int(rows.sum()), f"{name}_mae": _mae(difference), f"{name}_rmse": _rms(difference)}
     return found
 

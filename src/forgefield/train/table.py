@@ -29,6 +29,7 @@ class Further(NamedTuple):
     label: np.ndarray  # (R, D)
     present: np.ndarray  # (R,), bool
     per: Literal["structure", "atom"]
+    kind: Literal["number", "class"] = "number"
 
 
 class Table(NamedTuple):
@@ -64,7 +65,7 @@ def table_of(batch: Batch, outputs: Outputs, measured: Measured) -> Table:
     forces = QUANTITIES["forces"]
     further = {
         q.name: Further(
-            host(predicted(q, outputs, labels)), host(wanted(q, labels)), host(present(q, labels)), q.per
+            host(predicted(q, outputs, labels)), host(wanted(q, labels)), host(present(q, labels)), q.per, q.kind
         )
         for q in measured.further
     }  # fmt: skip
@@ -73,13 +74,13 @@ def table_of(batch: Batch, outputs: Outputs, measured: Measured) -> Table:
         n_atoms=host(labels.n_atoms).astype(np.int64),
         energy=host(outputs.energy),
         energy_label=host(labels.energy),
-        has_energy=host(labels.has_energy),
+        has_energy=host(labels.has_energy) & measured.energy,
         stress=host(outputs.stress),
         stress_label=host(labels.stress),
-        has_stress=host(labels.has_stress),
+        has_stress=host(labels.has_stress) & measured.energy,
         forces=host(outputs.forces),
         forces_label=host(labels.forces),
-        has_forces=host(rows_of(forces, labels, measured.choice_of(forces)).present),
+        has_forces=host(rows_of(forces, labels, measured.choice_of(forces)).present) & measured.energy,
         numbers=host(graph.numbers.index_select(0, graph.inverse)),
         further=MappingProxyType(further),
     )
@@ -108,15 +109,15 @@ def joined(parts: Sequence[Table]) -> Table:
     atoms = np.concatenate([np.arange(first[k], first[k + 1]) for k in order.tolist()])
     pick = {name: value[atoms if name in _PER_ATOM else order] for name, value in whole.items()}
     moved: dict[str, Further] = {}
-    for name, (value, label, there, per) in further.items():
+    for name, (value, label, there, per, kind) in further.items():
         rows = atoms if per == "atom" else order
-        moved[name] = Further(value[rows], label[rows], there[rows], per)
+        moved[name] = Further(value[rows], label[rows], there[rows], per, kind)
     return Table(**pick, further=MappingProxyType(moved))
 
 
 def _further(parts: Sequence[Further]) -> Further:
     value, label, there = (np.concatenate([part[k] for part in parts]) for k in range(3))
-    return Further(value, label, there, parts[0].per)
+    return Further(value, label, there, parts[0].per, parts[0].kind)
 
 
 def gathered(parts: list[Table], heads: list[np.ndarray], team: Team) -> tuple[list[Table], list[np.ndarray]]:
@@ -131,8 +132,9 @@ def gathered(parts: list[Table], heads: list[np.ndarray], team: Team) -> tuple[l
 
 def _packed(table: Table, head: np.ndarray) -> bytes:
     arrays: dict[str, Any] = {name: getattr(table, name) for name in _PLAIN}
-    for name, (value, label, there, per) in table.further.items():
-        arrays |= {f"{per}:{name}:value": value, f"{per}:{name}:label": label, f"{per}:{name}:present": there}
+    for name, (value, label, there, per, kind) in table.further.items():
+        place = f"{per}:{kind}:{name}"
+        arrays |= {f"{place}:value": value, f"{place}:label": label, f"{place}:present": there}
     # Predictions may lie in another order in memory, which the packed form does not keep.
     return save_arrays({**{name: np.ascontiguousarray(value) for name, value in arrays.items()}, "head": head})
 
@@ -141,8 +143,7 @@ def _unpacked(arrays: dict[str, np.ndarray]) -> Table:
     further: dict[str, Further] = {}
     for key in arrays:
         if key.endswith(":value"):
-            per, name, _ = key.split(":")
-            kind: Literal["structure", "atom"] = "atom" if per == "atom" else "structure"
-            place = f"{per}:{name}"
-            further[name] = Further(arrays[key], arrays[f"{place}:label"], arrays[f"{place}:present"], kind)
+            place = key.removesuffix(":value")
+            per, kind, name = place.split(":")
+            further[name] = Further(arrays[key], arrays[f"{place}:label"], arrays[f"{place}:present"], per, kind)  # type: ignore[arg-type]
     return Table(**{name: arrays[name] for name in _PLAIN}, further=MappingProxyType(further))

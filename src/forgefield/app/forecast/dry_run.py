@@ -32,7 +32,6 @@ from forgefield.data.isolated import separate_isolated
 from forgefield.data.loader import Loader
 from forgefield.data.parts import TrainingData
 from forgefield.data.sizes import Sizes, measure_sizes
-from forgefield.data.statistics import measure
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
 from forgefield.train.checkpoint import STATE
@@ -139,9 +138,8 @@ def _model(run: Asked, data: TrainingData) -> tuple[Potential, int]:
     if config.task == "resume":
         return _interrupted(run)
     if config.task == "train":
-        cutoff, e0, heads = to_measure(config, data.train)
-        statistics = measure(data.measured, cutoff, e0, heads)
-        return assemble(config, heads, statistics, dtype_of(config)), 0
+        asked = to_measure(config, data)
+        return assemble(config, asked, asked.of(data), dtype_of(config)), 0
     return begin(run, data).potential, 0
 
 

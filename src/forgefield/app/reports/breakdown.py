@@ -41,6 +41,8 @@ def _card(rows: list[dict[str, Any]], group: str, title: str) -> str:
             values = [sets.get(part, {}).get(key) for sets in members.values()]
             if any(value is not None for value in values):
                 columns[f"{heading}, {word}"] = [shown(value) for value in values]
+    if len(columns) == 1:
+        return ""
     note = (
         "At the best validation. Training errors are those of the raw weights on the way, since the validation before. "
         "Energies in meV, forces in meV/Å, stress in GPa."

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from html import escape
+from typing import Any
+
 import numpy as np
 
 from forgefield.app.reports.contents import Contents, Predictions
 from forgefield.app.reports.markup import card, significant
 from forgefield.app.reports.plot import Axis, Chart, axis_over
+from forgefield.app.tasks.steps.further import names_in, unit_of
 from forgefield.core.units import factor
 
 MANY = 700
@@ -35,11 +39,26 @@ def learning_curves(contents: Contents) -> list[str]:
         kinds = [("b", "RMSE", column.format("rmse")), ("c", "MAE", column.format("mae"))]
         lines = [(style, kind, factor_ * contents.series(key)) for style, kind, key in kinds]
         cards.append(_curve_card(title, unit, axis, x, lines, best))
+    cards += [_target_curve(contents, name, axis, x, best) for name in names_of_history(contents.history)]
     cards += _level_curves(contents, axis, x, best)
     rate = contents.series("lr")
     if len(np.unique(rate[np.isfinite(rate)])) > 1:
         cards.append(_curve_card("Learning rate", "learning rate", axis, x, [("a", "", rate)], None))
     return [made for made in cards if made]
+
+
+def names_of_history(history: list[dict[str, Any]]) -> list[str]:
+    """Return the quantities beside energy, forces and stress that were validated."""
+    last = {key.removeprefix("val_"): value for key, value in history[-1].items() if key.startswith("val_")}
+    return [name for name in names_in(last) if not name.startswith(("energy", "forces", "stress"))]
+
+
+def _target_curve(contents: Contents, name: str, axis: Axis, x: np.ndarray, best: float | None) -> str:
+    """Return the validation error of one more quantity."""
+    kinds = [("b", "RMSE", f"val_{name}_rmse"), ("c", "MAE", f"val_{name}_mae")]
+    lines = [(style, kind, contents.series(key)) for style, kind, key in kinds]
+    units = contents.judged.metrics.get("about", {}).get("units", {}) if contents.judged else {}
+    return _curve_card(f"Validation error of {escape(name)}", unit_of(name, units) or "error", axis, x, lines, best)
 
 
 def _level_curves(contents: Contents, axis: Axis, x: np.ndarray, best: float | None) -> list[str]:
@@ -98,22 +117,23 @@ def parity(predictions: Predictions) -> list[str]:
         hints = [f"{predictions.origin[k]}: {1000 * (b - a):+.1f} meV/atom"
                  for k, a, b in zip(np.flatnonzero(known), x, y, strict=True)]  # fmt: skip
         note = "Energies are counted from free atoms. Points on the dashed line are right."
-        cards.append(_parity_card("Energy per atom", "eV per atom", x, y, hints, note))
+        cards.append(parity_card("Energy per atom", "eV per atom", x, y, hints, note))
     keep = predictions.has_forces
     if keep.any():
         x, y = predictions.forces_label[keep].ravel(), predictions.forces[keep].ravel()
-        cards.append(_parity_card("Force components", "eV/Å", x, y, None, f"{len(x):,} components."))
+        cards.append(parity_card("Force components", "eV/Å", x, y, None, f"{len(x):,} components."))
     known = np.isfinite(predictions.stress_label).all(axis=(1, 2)) if predictions.stress.size else np.zeros(0, bool)
     if known.any():
         x, y = (GPA_PER_UNIT * s[known].reshape(-1) for s in (predictions.stress_label, predictions.stress))
-        cards.append(_parity_card("Stress components", "GPa", x, y, None, "Positive is tensile."))
+        cards.append(parity_card("Stress components", "GPa", x, y, None, "Positive is tensile."))
     return cards
 
 
-def _parity_card(title: str, unit: str, x: np.ndarray, y: np.ndarray, hints: list[str] | None, note: str) -> str:
+def parity_card(title: str, unit: str, x: np.ndarray, y: np.ndarray, hints: list[str] | None, note: str) -> str:
     """Return one parity chart: dots for few points, shaded cells for many."""
     both = np.concatenate([x, y])
-    chart = Chart(axis_over(f"reference, {unit}", both), axis_over(f"predicted, {unit}", both), f"Parity of {title}")
+    labels = [f"{word}, {unit}" if unit else word for word in ("reference", "predicted")]
+    chart = Chart(axis_over(labels[0], both), axis_over(labels[1], both), f"Parity of {title}")
     chart.diagonal()
     if len(x) > MANY:
         chart.density(x, y)

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ruamel.yaml import YAML
 
 from forgefield.app.folder import METRICS, RunFolder, read_json
 from forgefield.core.elements import symbol
+
+
+class Property(NamedTuple):
+    """Predictions and labels of one more quantity, R rows of D components; an absent label is NaN."""
+
+    value: np.ndarray  # (R, D)
+    label: np.ndarray  # (R, D)
+    per: str  # structure or atom
+    kind: str  # number or class
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which rows are labelled, (R,)."""
+        return np.isfinite(self.label).all(axis=1)
+
+
+_FURTHER = "further"
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,7 @@ class Predictions:
         index: place in the data set, (S,).
         config_type: kind of each structure, (S,).
         origin: file and frame of each structure, (S,).
+        further: what else is predicted, by name.
     """
 
     n_atoms: np.ndarray
@@ -46,12 +65,28 @@ class Predictions:
     index: np.ndarray
     config_type: np.ndarray
     origin: np.ndarray
+    further: Mapping[str, Property] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
         """Read predictions.npz."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+            plain = {name: arrays[name] for name in cls.__dataclass_fields__ if name != _FURTHER}
+            further: dict[str, Property] = {}
+            for key in arrays.files:
+                if key.startswith(f"{_FURTHER}:") and key.endswith(":value"):
+                    place = key.removesuffix(":value")
+                    _, per, kind, name = place.split(":")
+                    further[name] = Property(arrays[key], arrays[f"{place}:label"], per, kind)
+            return cls(**plain, further=further)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what predictions.npz holds."""
+        found = {name: value for name, value in vars(self).items() if name != _FURTHER}
+        for name, (value, label, per, kind) in self.further.items():
+            place = f"{_FURTHER}:{per}:{kind}:{name}"
+            found |= {f"{place}:value": value, f"{place}:label": label}
+        return found
 
     @property
     def ends(self) -> np.ndarray:
@@ -119,6 +154,11 @@ class Contents:
     def artifacts(self) -> Path:
         """The folder of the exported model."""
         return self.folder.root / self.record.get("artifacts", "artifacts")
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether the model predicts energies, or properties alone."""
+        return bool(self.manifest.get("predicts", {}).get("energy", True))
 
     @cached_property
     def judged(self) -> Evaluated | None:

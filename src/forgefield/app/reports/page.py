@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from forgefield.app.reports import breakdown, charts, tables
+from forgefield.app.reports.baseline import baseline_card
 from forgefield.app.reports.contents import Contents, read_contents
 from forgefield.app.reports.examined_data import doctor_table
 from forgefield.app.reports.markup import (
@@ -19,8 +20,10 @@ from forgefield.app.reports.markup import (
     side_by_side,
     significant,
 )
+from forgefield.app.reports.properties import property_cards
 from forgefield.app.reports.reading import force_share, sentences
 from forgefield.app.reports.start import start_cards
+from forgefield.app.tasks.steps.further import names_in, unit_of
 from forgefield.core.disk import write_atomic
 
 VERBS = {
@@ -91,7 +94,7 @@ def _header(contents: Contents, name: str) -> str:
     verb = VERBS.get(str(record.get("task")), str(record.get("task", "")).capitalize())
     what = [
         verb,
-        f"{str(record.get('backend', '')).upper()} potential",
+        f"{str(record.get('backend', '')).upper()} {'potential' if contents.has_energy else 'model of properties'}",
         str(record.get("started", ""))[:16].replace("T", " "),
     ]
     state = record.get("status", "")
@@ -124,6 +127,7 @@ def _summary(contents: Contents) -> str:
                     f"energy RMSE per atom, {_set_label(judged.name)}",
                 )
             )
+        figures += _property_figures(contents) if not contents.has_energy else []
     if (record.get("split") or {}).get("train"):
         figures.append(figure(f"{record['split']['train']:,}", "", "training structures"))
     if (record.get("model") or {}).get("parameters"):
@@ -133,6 +137,23 @@ def _summary(contents: Contents) -> str:
     text = "".join(f"<p>{sentence}</p>" for sentence in sentences(contents))
     reading = f'<div class="reading">{text}</div>' if text else ""
     return f'<div class="figures">{"".join(figures)}</div>{reading}'
+
+
+def _property_figures(contents: Contents) -> list[str]:
+    """Return the error of each target, or how well a class is told apart, of a model of properties."""
+    judged, found = contents.judged, []
+    assert judged is not None
+    units, overall = judged.metrics.get("about", {}).get("units", {}), judged.overall
+    for name in names_in(overall)[:3]:
+        label = f"{escape(name)}, {_set_label(judged.name)}"
+        auc = overall.get(f"{name}_auc")
+        if overall.get(f"{name}_accuracy") is not None:
+            found.append(figure(significant(100 * (overall[f"{name}_accuracy"] or 0), 3), "%", f"right in {label}"))
+        if auc is not None:
+            found.append(figure(significant(auc, 3), "", f"area under the curve, {label}"))
+        if overall.get(f"{name}_accuracy") is None:
+            found.append(figure(significant(overall[f"{name}_mae"]), unit_of(name, units), f"MAE of {label}"))
+    return found
 
 
 def _set_label(name: str) -> str:
@@ -154,11 +175,11 @@ def _accuracy(contents: Contents) -> list[str]:
     judged = contents.judged
     if judged is None:
         return []
-    parts = [section("errors", "Errors", tables.errors_of_sets(contents))]
+    parts = [section("errors", "Errors", tables.errors_of_sets(contents), baseline_card(contents))]
     name = f"All charts and tables here are of <b>{escape(_set_label(judged.name))}</b>."
     if judged.predictions is not None:
         parity = charts.parity(judged.predictions)
-        pictures = [*parity[:2], *charts.error_histograms(judged.predictions), *parity[2:]]
+        pictures = [*parity[:2], *charts.error_histograms(judged.predictions), *parity[2:], *property_cards(judged)]
         parts.append(
             section(
                 "parity",
@@ -173,7 +194,7 @@ def _accuracy(contents: Contents) -> list[str]:
         tables.errors_by(judged, "by_head", "By head") if len(judged.metrics.get("by_head", {})) > 1 else "",
         tables.errors_by(judged, "by_component", "By force component"),
     ]
-    note = '<p class="lead">Energies in meV per atom, forces in meV/Å.</p>'
+    note = '<p class="lead">Energies in meV per atom, forces in meV/Å.</p>' if contents.has_energy else ""
     parts.append(
         section("groups", "Where the errors are", note, side_by_side(*groups, columns=3)) if any(groups) else ""
     )
@@ -200,16 +221,26 @@ def _use(contents: Contents) -> str:
         f'atoms.calc = ForgeField.load("{place}")\n'
         "print(atoms.get_potential_energy())   # eV\nprint(atoms.get_forces())             # eV/Å"
     )
+    if not contents.has_energy:
+        name = next((row["name"] for row in contents.manifest["predicts"]["targets"]), "NAME")
+        asked = f'print(atoms.calc.get_property("{name}", atoms))'
+        snippet = snippet[: snippet.index("print(")] + asked
     shell = f"forgefield infer --model {place} --data structures.xyz --out predictions"
     heads = (contents.record.get("model") or {}).get("heads") or []
     if len(heads) > 1:  # the model must be told which
         snippet = snippet.replace(f'load("{place}")', f'load("{place}", head="{heads[-1]}")')
         shell += f" --head {heads[-1]}"
+    if (contents.record.get("baseline") or {}).get("method") == "labels":
+        snippet = snippet.replace(f'load("{place}"', f'load("{place}", baseline=calculator_of_the_base_level')
     where = f"<p>The model stands in <code>{escape(str(place))}</code>; the folder can be copied anywhere.</p>"
     check = contents.record.get("ase_check")
     if check:
-        energy, forces = f"{check['energy_per_atom']:.0e} eV per atom", f"{check['forces']:.0e} eV/Å"
-        where += f"<p>Checked in ASE on one structure: energy within {energy} of the model's, forces {forces}.</p>"
+        largest = check.get("further", 0.0)
+        said = f"all predictions within {largest:.0e} of the model's" if largest else "all predictions are the model's"
+        if "forces" in check:
+            energy, forces = f"{check['energy_per_atom']:.0e} eV per atom", f"{check['forces']:.0e} eV/Å"
+            said = f"energy within {energy} of the model's, forces {forces}"
+        where += f"<p>Checked in ASE on one structure: {said}.</p>"
     return (
         where + files + "<p>In Python, with ASE:</p>" + code(snippet) + "<p>Or on the command line:</p>" + code(shell)
     )

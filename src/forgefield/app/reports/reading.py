@@ -8,6 +8,7 @@ import numpy as np
 
 from forgefield.app.reports.contents import Contents, Evaluated
 from forgefield.app.reports.markup import milli, significant
+from forgefield.app.reports.properties import property_sentences
 
 SCALE = (
     (0.03, "This is tight: close to what good models reach on such data."),
@@ -31,6 +32,7 @@ def sentences(contents: Contents) -> list[str]:
     """Return the reading of a run: errors, learning, generalisation, weakest element."""
     judged = contents.judged
     found = [] if judged is None else [_of_forces(judged), _of_energies(judged), _of_elements(judged)]
+    found += [] if judged is None else property_sentences(judged)
     found += [_of_learning(contents), _of_start(contents), _of_generalisation(contents.evaluated)]
     return [text for text in found if text]
 

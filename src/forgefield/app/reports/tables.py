@@ -45,6 +45,10 @@ def errors_of_sets(contents: Contents) -> str:
             values = [one.overall.get(f"{name}_{word}") for one in contents.evaluated]
             title = f"{escape(name)} {word.upper()}, {escape(unit_of(name, units))}"
             columns[title.removesuffix(", ")] = [significant(value, pad=True) for value in values]
+        for word, end in (("right", "accuracy"), ("area under the curve", "auc")):
+            values = [one.overall.get(f"{name}_{end}") for one in contents.evaluated]
+            if any(value is not None for value in values):
+                columns[f"{escape(name)}, {word}"] = [significant(value, pad=True) for value in values]
     shares = [force_share(one.overall) for one in contents.evaluated]
     if any(shares):
         columns["of typical F"] = [
@@ -55,6 +59,7 @@ def errors_of_sets(contents: Contents) -> str:
     counts = ", ".join(f"{n:,.0f} of {escape(name)}" for name, n in left_out if n)
     more = f" Labelled atoms that do not count in force errors (masked, fixed or by tag): {counts}." if counts else ""
     note = f'<p class="lead">Energies in meV, forces in meV/Å per component{unit}.{more}</p>'
+    note = note if contents.has_energy else ""
     rows = list(zip(*columns.values(), strict=True))
     return note + table(list(columns), rows, numeric=range(1, len(columns))) if rows else ""
 
@@ -149,6 +154,8 @@ def data_facts(contents: Contents) -> str:
 
 def reference_energies(contents: Contents) -> str:
     """Return the free-atom energies that are subtracted, per head and element."""
+    if not contents.has_energy:
+        return ""
     heads = contents.manifest.get("reference_energies") or contents.statistics.get("reference_energies") or {}
     rows = []
     for head, values in heads.items():
@@ -175,6 +182,7 @@ def model_facts(contents: Contents) -> str:
         ("heads", escape(", ".join(model.get("heads", [])))),
         ("cutoff", f"{significant(model.get('cutoff'), 4)} Å"),
     ]
+    rows += [("corrects", escape(str(model["baseline"])))] if "baseline" in model else []
     rows += [
         (f"model.{name}", f"<code>{escape(_plain(value))}</code>") for name, value in model.get("settings", {}).items()
     ]
@@ -241,12 +249,14 @@ def artifact_files(contents: Contents) -> str:
     """Return the exported files with sizes, and how well each agrees with the model."""
     certificate = contents.manifest.get("certificate", {}).get("agreement", {})
     names = {file["path"]: name for name, file in contents.manifest.get("files", {}).items()}
-    rows = []
+    rows, what, key, unit = [], "forces differ", "max_forces_error", " eV/Å"
+    if not contents.has_energy:
+        what, key, unit = "predictions differ", "max_further_error", ""
     for path in sorted(p for p in contents.artifacts.glob("*") if p.is_file()):
-        found = certificate.get(names.get(path.name, ""), {}).get("max_forces_error")
-        agreement = "\N{EN DASH}" if found is None else f"{found:.0e} eV/Å" if found else "nothing"
+        found = certificate.get(names.get(path.name, ""), {}).get(key)
+        agreement = "\N{EN DASH}" if found is None else f"{found:.0e}{unit}" if found else "nothing"
         rows.append([f"<code>{escape(path.name)}</code>", file_size(path.stat().st_size), agreement])
-    return table(["file", "size", "forces differ from the model's by"], rows, numeric=(1, 2)) if rows else ""
+    return table(["file", "size", f"{what} from the model's by"], rows, numeric=(1, 2)) if rows else ""
 
 
 def _gpa(stress: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from rich.console import Console
 
+from forgefield.app.baseline.naming import as_written
 from forgefield.app.reports.markup import significant
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.asking import ask, model_text, output_folder, save_loaded
@@ -29,7 +30,8 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         question = ask(config, console)
         found = predict_all(config, question, question.dataset, console)
         folder = output_folder(config, set_name(question.paths))
-        files = write_inference(folder, found.predictions, question.dataset, config.output)
+        dataset = as_written(config, question.potential, question.dataset)
+        files = write_inference(folder, found.predictions, dataset, config.output)
         files += save_loaded(config, question)
     rows = [("model", model_text(question)), ("predicted", _ranges(found.predictions))]
     following = [("look at the structures", f"ase gui {short(p)}") for p in files if p.suffix == ".xyz"]
@@ -38,7 +40,9 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
 
 def _ranges(predictions: list[Prediction]) -> str:
     """Return how many structures were predicted, and the range of the results."""
-    energies = [p.energy for p in predictions]
+    energies = [p.energy for p in predictions if p.energy is not None]
+    if not energies:
+        return f"{len(predictions)} structures; {', '.join(predictions[0].further)}"
     text = f"{len(predictions)} structures; energies {min(energies):.3f} to {max(energies):.3f} eV"
     largest = [float(np.linalg.norm(p.forces, axis=1).max()) for p in predictions if p.forces is not None]
     return text + (f"; largest force {significant(max(largest))} eV/Å" if largest else "; no forces (eval.energy_only)")

@@ -18,7 +18,7 @@ from forgefield.core.settings import Settings
 from forgefield.core.structure import Structure
 from forgefield.export.dictionary import DictionaryPotential
 from forgefield.export.prediction import Candidate, Prediction
-from forgefield.export.target import METADATA, Target
+from forgefield.export.target import METADATA, Target, gives
 from forgefield.export.targets.torchscript import metadata, quiet, scriptable, trace
 from forgefield.models.potential import Potential
 
@@ -55,6 +55,9 @@ class AimnetJitTarget(Target):
         if len(potential.heads) > 1:
             listing = ", ".join(potential.heads)
             raise ModelError(f"holds one level of theory, not {listing}", path.name, "name one: export.fidelity")
+        if not potential.context.energy or potential.needs.features:
+            what = "gives an energy from coordinates, elements, charge and multiplicity alone, unlike this model"
+            raise ModelError(what, path.name, "export to torchscript")
         if not potential.takes([False] * 3):
             raise ModelError("has no input for a cell, which this model needs", path.name, "export to torchscript")
         core = copy.deepcopy(potential).cpu().eval().requires_grad_(False)
@@ -110,6 +113,7 @@ def describe_level(potential: Potential) -> dict[str, Any]:
         "cutoff": float(potential.cutoff),
         "dispersion": dispersion,
         "labels_dispersion": potential.dispersion.get(potential.heads[0], "not stated"),
+        **gives(potential),
     }
 
 

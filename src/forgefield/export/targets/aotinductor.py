@@ -162,6 +162,10 @@ def require_plain_needs(potential: Potential, path: Path) -> None:
     """
     needs = potential.needs
     wants = [*needs.electrons, *(["pairs beyond the cutoff"] if needs.far_cutoff else [])]
+    wants += [name for name, _ in needs.features]
+    if not potential.context.energy:
+        what = "an AOTInductor package gives energies, which this model does not predict"
+        raise ForgeError(what, path.name, "export to torchscript")
     if wants:
         what = f"an AOTInductor package has no input for {', '.join(wants)}, which this model needs"
         raise ForgeError(what, path.name, "export to torchscript")

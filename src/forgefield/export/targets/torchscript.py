@@ -21,7 +21,9 @@ from forgefield.export.prediction import Candidate, Prediction
 from forgefield.export.scriptable import ScriptablePotential
 from forgefield.export.target import METADATA, Target, describe, directed_edges
 from forgefield.graph.build import build_graph, head_index
+from forgefield.graph.features import join_features
 from forgefield.graph.graph import Graph
+from forgefield.graph.needs import Needs
 from forgefield.models.potential import Potential
 
 
@@ -39,6 +41,8 @@ class FlatPotential(nn.Module):
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
         """Return energy (S,), forces (N, 3), stress (S, 3, 3), atom_energies (N,), and what else is predicted."""
         found = self.potential(Graph(*tensors))
+        if not self.potential.context.energy:
+            return dict(found.extra)
         four = {"energy": found.energy, "forces": found.forces, "stress": found.stress}
         return {**four, "atom_energies": found.atom_energies, **found.extra}
 
@@ -68,18 +72,30 @@ class TorchScriptTarget(Target):
 
     def read(self, path: Path) -> Candidate:
         """Load the file; the function returned finds the neighbours and calls it."""
+        extra = {METADATA: ""}
         with quiet():
-            module = torch.jit.load(str(path), map_location="cpu")
+            module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+        features = json.loads(extra[METADATA])["features"]
+        needs = Needs(module.cutoff, features=tuple((name, length) for name, length in features))
 
         def candidate(structure: Structure) -> Prediction:
             index, shifts = directed_edges(structure, module.cutoff)
             head = head_index(structure, module.heads)
             electrons = structure.charge or 0.0, float(structure.multiplicity or 1)
+            more = (torch.from_numpy(join_features([structure], needs)[0]),) if needs.features else ()
             tensors = (torch.from_numpy(np.array(a)) for a in (structure.positions, structure.numbers, structure.cell))
             with torch.no_grad():
-                found = module(*tensors, torch.from_numpy(index), torch.from_numpy(shifts), head, *electrons)
+                found = module(*tensors, torch.from_numpy(index), torch.from_numpy(shifts), head, *electrons, *more)
             array = {k: v.double().numpy() for k, v in found.items()}
-            return Prediction(float(array["energy"]), array["forces"], array["stress"], array["atom_energies"])
+            n = len(structure)
+            nothing = {
+                "energy": 0.0,
+                "forces": np.zeros((n, 3)),
+                "stress": np.zeros((3, 3)),
+                "atom_energies": np.zeros(n),
+            }
+            energy, *rest = (array.pop(name, zero) for name, zero in nothing.items())
+            return Prediction(float(energy), *rest, array)
 
         return candidate
 
@@ -99,13 +115,19 @@ def scriptable(potential: Potential, traced: torch.jit.ScriptModule) -> Scriptab
 def metadata(potential: Potential, traced: torch.jit.ScriptModule) -> dict[str, object]:
     """Return what a program needs to know to use the file; stored inside it."""
     device = "cpu" if bound_to_cpu(traced) else "any"
+    standard = ("energy ()", "forces (N,3)", "stress (3,3)", "atom_energies (N)") if potential.context.energy else ()
+    further = [
+        f"{name} ({','.join(map(str, ('N',) * (q.per == 'atom') + q.shape))})"
+        for name, q in potential.targets.quantities.items()
+    ]
     return describe(potential) | {
         "inputs": "positions (N,3), numbers (N), cell (3,3), edge_index (2,E), shifts (E,3), head=0, "
-        "charge=0.0, multiplicity=1.0",
+        "charge=0.0, multiplicity=1.0, features=None (X)",
         "edges_up_to": max(potential.cutoff, potential.needs.far_cutoff),
         "needs": list(potential.needs.electrons),
+        "features": [list(row) for row in potential.needs.features],
         "device": device,
-        "outputs": "energy (), forces (N,3), stress (3,3), atom_energies (N)",
+        "outputs": ", ".join((*standard, *further)),
     }
 
 

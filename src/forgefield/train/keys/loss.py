@@ -12,6 +12,7 @@ from forgefield.core.settings import Settings
 from forgefield.train.catalogs import LOSSES, as_value_error
 
 _KINDS: dict[str, Any] = {"enum": list(Catalog(LOSSES).names())}
+_TARGET_KINDS: dict[str, Any] = {"enum": ["auto", *Catalog(LOSSES).names()]}
 QUANTITY_KEYS = {"energy": "energy", "forces": "force", "stress": "stress"}
 """Quantities with keys of their own: `energy_weight`, `loss_energy`, `energy_normalization` and so on."""
 _SHAPES = {"huber_delta": "huber", "smooth_l1_beta": "smooth_l1"}  # key of a loss -> the loss
@@ -21,7 +22,12 @@ class TargetSettings(Settings):
     """The loss of one further quantity."""
 
     weight: float = Field(1.0, ge=0, description="Weight of its loss.")
-    loss: str = Field("mse", description="Kind of its loss: mse, mae, huber, ...", json_schema_extra=_KINDS)
+    loss: str = Field(
+        "auto",
+        description="Kind of its loss: mse, mae, huber, ...; auto: cross_entropy for a class (data.targets with a "
+        "threshold), mse for numbers.",
+        json_schema_extra=_TARGET_KINDS,
+    )
     normalization: Normalization | None = Field(
         None, description="As energy_normalization; null = per_atom for charges and virial, total for the dipole."
     )
@@ -108,9 +114,9 @@ class LossKeys(Settings):
                     f"{name} has keys of its own: {QUANTITY_KEYS[name]}_weight, loss_{QUANTITY_KEYS[name]}"
                 )
             known = {**QUANTITIES, **DERIVED}.get(name)
-            if target.loss not in Catalog(LOSSES).names():
+            if target.loss not in ("auto", *Catalog(LOSSES).names()):
                 as_value_error(lambda target=target: Catalog(LOSSES).entry(target.loss))
-            if known is not None and target.loss != "mse":
+            if known is not None and target.loss != "auto":
                 _check_target(name, target)
         return value
 

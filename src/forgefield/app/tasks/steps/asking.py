@@ -8,14 +8,18 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from forgefield.app.baseline.applying import asked
+from forgefield.app.baseline.naming import check_alone
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import check_heads, open_asked
 from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import find_bundle, load_start
 from forgefield.app.tasks.steps.outcome import say
-from forgefield.core.errors import ConfigError, ModelError
+from forgefield.core.errors import ConfigError, DataError, ModelError
+from forgefield.core.quantities import ALWAYS
 from forgefield.data.checks import check_elements
 from forgefield.data.dataset import Dataset
+from forgefield.data.settings import DataSettings
 from forgefield.models.bundle import read_manifest, save_bundle, sha256
 from forgefield.models.potential import Potential
 
@@ -50,13 +54,35 @@ def ask(config: RunConfig, console: Console) -> Question:
     head = config.model.head
     if head is not None and head not in potential.heads:
         raise ModelError(f"the model has no head {head!r}", "model.head", f"use one of: {', '.join(potential.heads)}")
-    dataset, paths = open_asked(config.data, head)
+    dataset, paths = open_asked(_with_features(config.data, potential), head)
     check_heads(dataset, potential.heads, "model.head")
     check_elements(dataset, potential.elements, "the model")
+    check_alone(config, potential, console)
+    dataset = asked(config, potential, dataset, console)
     question = Question(potential, dataset, paths, device, _weights_sha256(config))
     say(console, f"model: {model_text(question)}")
     say(console, f"data: {len(dataset)} structures")
     return question
+
+
+def _with_features(data: DataSettings, potential: Potential) -> DataSettings:
+    """Return the data block with the features that the model needs; those not named are sought under their own name."""
+    own = {name: name for name, _ in potential.needs.features}
+    return data.model_copy(update={"features": own | data.features}) if own else data
+
+
+def check_comparable(potential: Potential, dataset: Dataset) -> None:
+    """Refuse to evaluate a model on data that have no label of what it predicts.
+
+    Raises:
+        DataError: there is none.
+    """
+    names = {*(ALWAYS if potential.context.energy else ()), *potential.targets.quantities}
+    if any(names & set(kind.labels) for kind in dataset.survey.present()):
+        return
+    name = next(iter(names))
+    fix = f"declare it: data.targets: {{{name}: {{key: NAME_IN_THE_FILE, per: structure}}}}, or use task infer"
+    raise DataError(f"no frame has a label of what the model predicts ({', '.join(sorted(names))})", dataset.name, fix)
 
 
 def model_text(question: Question) -> str:

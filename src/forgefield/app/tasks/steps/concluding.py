@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from forgefield.app.baseline.applying import judged
+from forgefield.app.reports.baseline import baseline_rows
 from forgefield.app.reports.markup import duration, milli, significant
 from forgefield.app.reports.page import write_report
 from forgefield.app.reports.reading import force_share
@@ -21,12 +23,14 @@ from forgefield.app.tasks.steps.levels import handed_out, untrained_heads, witho
 from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
 from forgefield.app.tasks.steps.run import Run
 from forgefield.core.errors import ModelError
+from forgefield.core.quantities import ALWAYS
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
+from forgefield.data.differences import as_labelled
 from forgefield.data.parts import TrainingData
 from forgefield.export.artifact import export_artifacts
 from forgefield.export.calculator import ForgeField
-from forgefield.export.prediction import predict
+from forgefield.export.prediction import Prediction, predict
 from forgefield.export.probes import bare
 from forgefield.models.potential import Potential
 from forgefield.train.evaluate import evaluate
@@ -56,13 +60,16 @@ def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResu
 
 def judge(run: Run, potential: Potential, data: TrainingData, tests: Mapping[str, Dataset]) -> dict[str, Any]:
     """Evaluate the model on the test and validation data and write all down; return the errors by set."""
-    sets = dict(tests)
+    sets = {name: judged(run, potential, test) for name, test in tests.items()}
     sets["val" if data.val is not None else "train"] = data.checked
     found: dict[str, Any] = {}
     with run.record.stage("evaluation"):
         for name, dataset in sets.items():
             measured = measured_in_evaluation(potential, run.config.train)
-            evaluation = evaluate(potential, checking_loader(run, potential, dataset), measured=measured)
+            whole = potential.baseline is not None
+            loader = checking_loader(run, potential, dataset)
+            evaluation = evaluate(potential, loader, measured=measured, whole=whole)
+            dataset = as_labelled(dataset)
             for note in evaluation.notes:
                 say(run.console, f"note: {name}: {note}")
             about = {"set": name, "fingerprint": dataset.fingerprint, "run": run.config.name}
@@ -87,6 +94,7 @@ def hand_out(run: Run, potential: Potential, sample: Sequence[Structure], metric
                 targets=run.config.export.targets,
                 provenance=provenance(run, metrics),
                 sample=sample,
+                correction_alone=run.config.export.correction_alone,
             )
             checks.append(check_in_ase(folder / inside, model, bare(sample[0], model.heads), run.device))
     worst = {name: max(check[name] for check in checks) for name in checks[0]}
@@ -121,9 +129,13 @@ def check_in_ase(folder: Path, potential: Potential, structure: Structure, devic
         ModelError: they differ by more than rounding explains.
     """
     atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
+    alone = {} if potential.baseline is None else {"baseline": "correction"}
     atoms.info |= {"charge": structure.charge or 0.0, "multiplicity": structure.multiplicity or 1}
-    atoms.calc = ForgeField.load(folder, device=str(device), head=structure.level or potential.heads[0])
+    atoms.info |= structure.features
+    atoms.calc = ForgeField.load(folder, device=str(device), head=structure.level or potential.heads[0], **alone)
     (expected,) = predict(potential, [structure])
+    if not potential.context.energy:
+        return _check_properties(atoms, expected, folder, 1e-8 if potential.dtype == torch.float64 else 1e-4)
     energy = abs(atoms.get_potential_energy() - expected.energy) / len(structure)
     forces = float(np.abs(atoms.get_forces() - expected.forces).max())
     allowed = 1e-8 if potential.dtype == torch.float64 else 1e-4
@@ -131,6 +143,18 @@ def check_in_ase(folder: Path, potential: Potential, structure: Structure, devic
         what = f"the ASE calculator deviates from the model: {energy:.1e} eV per atom, {forces:.1e} eV/Å"
         raise ModelError(what, str(folder), "do not use these artifacts; please report the model's settings")
     return {"energy_per_atom": energy, "forces": forces}
+
+
+def _check_properties(atoms: Atoms, expected: Prediction, folder: Path, allowed: float) -> dict[str, float]:
+    """Compare what a model without energies predicts, over max(1, largest)."""
+    worst = 0.0
+    for name, value in expected.extra.items():
+        error = np.abs(np.asarray(atoms.calc.get_property(name, atoms)) - value).max() / max(1.0, np.abs(value).max())
+        worst = max(worst, float(error))
+    if not worst <= allowed:
+        what = f"the ASE calculator deviates from the model by {worst:.1e}"
+        raise ModelError(what, str(folder), "do not use these artifacts; please report the model's settings")
+    return {"further": worst}
 
 
 def provenance(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -175,6 +199,11 @@ def error_rows(name: str, errors: dict[str, Any]) -> list[tuple[str, str]]:
         text = f"RMSE {milli(errors['stress_rmse'])}, MAE {milli(errors['stress_mae'])} meV/Å³"
         rows.append((f"{label}: stress", text))
     for one in names_in(errors):
+        if errors.get(f"{one}_accuracy") is not None:
+            area = errors.get(f"{one}_auc")
+            text = f"{100 * errors[f'{one}_accuracy']:.1f} % right"
+            rows.append((f"{label}: {one}", text + ("" if area is None else f", area under the curve {area:.3f}")))
+            continue
         text = f"RMSE {significant(errors[f'{one}_rmse'])}, MAE {significant(errors[f'{one}_mae'])} {unit_of(one)}"
         rows.append((f"{label}: {one}", text.rstrip()))
     return rows
@@ -195,12 +224,14 @@ def _summary(
     ]
     for name, found in metrics.items():
         rows += error_rows(name, found["all"])
+        rows += baseline_rows(name, found, run.record.content.get("baseline", {}).get("name", ""))
         by_head = found.get("by_head", {})
         for head, errors in by_head.items() if len(by_head) > 1 else ():
             rows += error_rows(f"{'validation' if name == 'val' else name}, {head}", errors)
     if folder:
-        deviation = run.record.content["ase_check"]["forces"]
-        agreement = f"to within {deviation:.0e} eV/Å" if deviation else "exactly"
+        check = run.record.content["ase_check"]
+        deviation, unit = check.get("forces", check.get("further", 0.0)), " eV/Å" * ("forces" in check)
+        agreement = f"to within {deviation:.0e}{unit}" if deviation else "exactly"
         rows.append(("artifacts", f"checked against the model; the ASE calculator agrees {agreement}"))
     files = [report, *([folder] if folder else []), run.folder.best]
     model = short(folder or run.folder.best)
@@ -216,13 +247,14 @@ def _old(data: TrainingData) -> str:
 def next_commands(run: Run, model: str) -> list[tuple[str, str]]:
     """Return three things to try after training."""
     root, epochs = short(run.folder.root), 2 * run.config.train.epochs
-    heads = run.record.content["model"]["heads"]
+    heads, energies = run.record.content["model"]["heads"], run.config.train.trained_labels() & {*ALWAYS}
     several = len(heads) > 1 and run.config.export.fidelity == "all"
     named, asked = (f", head='{heads[-1]}'", f" --head {heads[-1]}") if several else ("", "")
+    named += ", baseline=base" if run.record.content.get("baseline", {}).get("method") == "labels" else ""
     python = f"from forgefield import ForgeField; calculator = ForgeField.load('{model}'{named})"
     return [
         (
-            "predict energies and forces of new structures",
+            "predict energies and forces of new structures" if energies else "predict new structures",
             f"forgefield infer --model {model} --data structures.xyz --out predictions{asked}",
         ),
         ("train for more epochs", f"forgefield resume {root} --epochs {epochs}"),

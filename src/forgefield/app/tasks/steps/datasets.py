@@ -14,6 +14,7 @@ from rich.console import Console
 
 from forgefield.app.folder import write_json
 from forgefield.app.run import RunConfig
+from forgefield.app.tasks.steps.aims import judges_unseen
 from forgefield.app.tasks.steps.outcome import say
 from forgefield.app.tasks.steps.replaying import count_replay, describe_replay, open_replay
 from forgefield.app.tasks.steps.run import Run
@@ -101,7 +102,8 @@ def checked_training_data(config: RunConfig) -> TrainingData:
         check_tags(data.train, config.train.tag_weights)
     if data.val is not None:
         check_labels(data.val, needed, some=some)
-        check_elements(data.val, data.train.elements())
+        if not judges_unseen(config):
+            check_elements(data.val, data.train.elements())
     if data.draws is not None:
         data = data._replace(draws=dataclasses.replace(data.draws, seed=config.train.seed))
     return data._replace(replay=open_replay(config, len(data.train), len(data.val or data.train), needed))

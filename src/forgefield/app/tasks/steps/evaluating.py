@@ -15,10 +15,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from forgefield.app.folder import write_json
-from forgefield.app.reports.contents import Predictions
+from forgefield.app.reports.baseline import composition_part
+from forgefield.app.reports.contents import Predictions, Property
 from forgefield.app.run import OutputSettings
 from forgefield.app.tasks.steps.further import cells_of, columns_of, in_ase, of_atoms, units_of
 from forgefield.core.disk import write_atomic
+from forgefield.core.quantities import Quantity
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
 from forgefield.models.potential import Potential
@@ -51,6 +53,8 @@ def write_evaluation(
     """
     files = []
     if names.metrics_json:
+        if potential.baseline is not None:
+            about = {**(about or {}), "baseline": potential.baseline.name}
         about = {**(about or {}), "units": {**UNITS, **units_of(potential)}}
         files.append(write_json(folder / names.metrics_json, {"about": about, **evaluation.metrics}))
     if names.metrics_csv:
@@ -92,12 +96,15 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
 
 def predictions_table(predictions: Sequence[Prediction], dataset: Dataset) -> str:
     """Return one CSV row per structure: energy, label and error, size of the forces, stress, and what else there is."""
-    columns = ["index", "origin", "formula", "n_atoms", "config_type", "energy", "energy_per_atom"]
+    columns = ["index", "origin", "formula", "n_atoms", "config_type"]
+    energies = any(p.energy is not None for p in predictions)
+    columns += ["energy", "energy_per_atom"] if energies else []
     with_forces = any(p.forces is not None for p in predictions)
-    labelled = any("energy" in s.labels for s in dataset)
+    labelled = energies and any("energy" in s.labels for s in dataset)
     compared = with_forces and any("forces" in s.labels for s in dataset)
     periodic = with_forces and any(has_stress(s) for s in dataset)
     columns += ["energy_label", "energy_error_per_atom"] if labelled else []
+    columns += ["base_energy"] if any(p.base for p in predictions) else []
     columns += ["max_force"] if with_forces else []
     columns += ["forces_rmse", "max_force_error"] if compared else []
     columns += [f"stress_{axes}" for axes in ("xx", "yy", "zz", "yz", "xz", "xy")] if periodic else []
@@ -106,8 +113,7 @@ def predictions_table(predictions: Sequence[Prediction], dataset: Dataset) -> st
     rows = []
     for p, s, more in zip(predictions, dataset, further, strict=True):
         row = {"index": p.index, "origin": s.origin, "formula": Atoms(s.numbers).get_chemical_formula(),
-               "n_atoms": len(s), "config_type": s.config_type, "energy": p.energy,
-               "energy_per_atom": p.energy / len(s), **_compared(p, s), **more}  # fmt: skip
+               "n_atoms": len(s), "config_type": s.config_type, **_compared(p, s), **more}  # fmt: skip
         rows.append([_cell(row.get(name)) for name in columns])
     return _csv(columns, rows)
 
@@ -141,11 +147,14 @@ def as_arrays(predictions: Sequence[Prediction], dataset: Dataset, potential: Po
     table, elements = potential.self_energies.cpu().numpy(), np.array(potential.elements)
     heads = [potential.heads.index(s.level) if s.level in potential.heads else 0 for s in structures]
     baseline = [table[h, np.searchsorted(elements, s.numbers)].sum() for h, s in zip(heads, structures, strict=True)]
+    if all("energy" in p.base for p in predictions):
+        based = np.array([float(p.base["energy"]) for p in predictions])
+        baseline = np.array(baseline) + composition_part(based, [s.numbers for s in structures])
     no_forces = np.zeros((0, 3))
     return Predictions(
         n_atoms=np.array([len(s) for s in structures]),
         numbers=np.concatenate([s.numbers for s in structures]),
-        energy=np.array([p.energy for p in predictions]),
+        energy=np.array([nan if p.energy is None else p.energy for p in predictions]),
         energy_label=np.array([float(s.labels.get("energy", nan)) for s in structures]),
         baseline=np.array(baseline),
         forces=np.concatenate([p.forces for p in predictions if p.forces is not None]) if with_forces else no_forces,
@@ -155,13 +164,28 @@ def as_arrays(predictions: Sequence[Prediction], dataset: Dataset, potential: Po
         index=np.array([p.index for p in predictions]),
         config_type=np.array([s.config_type for s in structures]),
         origin=np.array([s.origin for s in structures]),
+        further={
+            name: _property(q, predictions, structures)
+            for name, q in potential.targets.quantities.items()
+            if name in predictions[0].further
+        },
     )
+
+
+def _property(quantity: Quantity, predictions: Sequence[Prediction], structures: Sequence[Structure]) -> Property:
+    """Return predictions and labels of one more quantity."""
+    rows = [p.further[quantity.name].reshape(-1, quantity.width) for p in predictions]
+    labels = [
+        s.labels[quantity.name].reshape(row.shape) if quantity.name in s.labels else np.full(row.shape, np.nan)
+        for s, row in zip(structures, rows, strict=True)
+    ]
+    return Property(np.concatenate(rows), np.concatenate(labels), quantity.per, quantity.kind)
 
 
 def packed(arrays: Predictions) -> bytes:
     """Return the arrays as the bytes of an .npz file."""
     file = io.BytesIO()
-    np.savez_compressed(file, **vars(arrays))
+    np.savez_compressed(file, **arrays.arrays())  # type: ignore[arg-type]
     return file.getvalue()
 
 
@@ -172,8 +196,10 @@ def has_stress(structure: Structure) -> bool:
 
 def _compared(p: Prediction, s: Structure) -> dict[str, Any]:
     """Return the columns of one structure that need labels or forces."""
-    found: dict[str, Any] = {}
-    if "energy" in s.labels:
+    found: dict[str, Any] = {"base_energy": float(p.base["energy"])} if "energy" in p.base else {}
+    if p.energy is not None:
+        found |= {"energy": p.energy, "energy_per_atom": p.energy / len(s)}
+    if p.energy is not None and "energy" in s.labels:
         label = float(s.labels["energy"])
         found |= {"energy_label": label, "energy_error_per_atom": (p.energy - label) / len(s)}
     if p.forces is not None:
@@ -199,7 +225,11 @@ def _atoms(p: Prediction, s: Structure) -> Atoms:
         atoms.arrays["ref_forces"] = s.labels["forces"]
     if "stress" in s.labels:
         atoms.info["ref_stress"] = s.labels["stress"]
-    results: dict[str, Any] = {"energy": p.energy}
+    if "energy" in p.base:
+        atoms.info["base_energy"] = float(p.base["energy"])
+    if "forces" in p.base and p.forces is not None:
+        atoms.arrays["base_forces"] = p.base["forces"]
+    results: dict[str, Any] = {} if p.energy is None else {"energy": p.energy}
     if p.forces is not None:
         results["forces"] = p.forces
     if p.stress is not None and has_stress(s):

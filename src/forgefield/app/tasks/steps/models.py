@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from forgefield.app.baseline.naming import give_baseline
 from forgefield.app.run import RunConfig
+from forgefield.app.tasks.steps.aims import aims_of, unseen_elements, with_spreads
 from forgefield.app.tasks.steps.datasets import heads_of
 from forgefield.app.tasks.steps.levels import check_dispersion, state_dispersion
 from forgefield.app.tasks.steps.run import Run
@@ -16,55 +19,77 @@ from forgefield.core.disk import write_atomic
 from forgefield.core.elements import symbol
 from forgefield.core.errors import ConfigError, DataError, ModelError
 from forgefield.core.settings import Settings
-from forgefield.data.dataset import Dataset
 from forgefield.data.parts import TrainingData, reference_setting
 from forgefield.data.reference import E0
 from forgefield.data.statistics import Statistics, measure
 from forgefield.models.architecture import ArchitectureContext
 from forgefield.models.bundle import MANIFEST, WEIGHTS, load_bundle
 from forgefield.models.potential import Potential, build_potential
+from forgefield.models.targets import Aims
 
 ARCHITECTURES = "forgefield.models.architectures"
 FOREIGN = {".model", ".pt", ".pth", ".ckpt", ".bin"}
 
 
-def measure_data(run: Run, data: TrainingData, cutoff: float, e0: E0, heads: list[str]) -> Statistics:
+class ToMeasure(NamedTuple):
+    """What `measure` needs to know of a model: its cutoff, Å, reference energies, heads, and what it shall predict.
+
+    `unseen` are elements that it shall know beside those of the training structures.
+    """
+
+    cutoff: float
+    e0: E0
+    heads: list[str]
+    aims: Aims
+    unseen: Sequence[int] = ()
+
+    def of(self, data: TrainingData) -> Statistics:
+        """Measure the training part."""
+        more = {"energies": self.aims.energy, "targets": self.aims.targets}
+        return measure(data.measured, self.cutoff, self.e0, self.heads, **more)
+
+
+def measure_data(run: Run, data: TrainingData, asked: ToMeasure) -> Statistics:
     """Measure the training part, keep the numbers in statistics.json, and say what the user should know."""
     with run.record.stage("reading"):
-        statistics = measure(data.measured, cutoff, e0, heads)
+        statistics = asked.of(data)
     write_atomic(run.folder.statistics, statistics.to_json() + "\n")
     for note in statistics.notes:
         run.say(f"note: {note}")
-    run.say(
-        f"measured: {statistics.avg_num_neighbors:.1f} neighbours within {cutoff:g} Å; "
-        f"reference energies: {statistics.reference_source}"
-    )
+    energies = f"; reference energies: {statistics.reference_source}" if asked.aims.energy else ""
+    run.say(f"measured: {statistics.avg_num_neighbors:.1f} neighbours within {asked.cutoff:g} Å{energies}")
     return statistics
 
 
 def build_new(run: Run, data: TrainingData) -> Potential:
     """Measure the training data and build a potential with random weights for it."""
-    cutoff, e0, heads = to_measure(run.config, data.train)
-    statistics = measure_data(run, data, cutoff, e0, heads)
-    return note_model(run, assemble(run.config, heads, statistics, run.dtype))
+    asked = to_measure(run.config, data)
+    if asked.unseen:
+        names = ", ".join(symbol(z) for z in asked.unseen)
+        run.say(f"note: no training structure has {names}: they are judged by what is known of elements")
+    statistics = measure_data(run, data, asked)
+    return note_model(run, assemble(run.config, asked, statistics, run.dtype))
 
 
-def to_measure(config: RunConfig, train: Dataset) -> tuple[float, E0, list[str]]:
-    """Return what `measure` needs to know of a new model: its cutoff, Å, its reference energies and heads."""
+def to_measure(config: RunConfig, data: TrainingData) -> ToMeasure:
+    """Return what `measure` needs to know of a new model."""
     given = config.model_json
     e0: E0 = reference_setting(config.data)
     if given and given.reference_energies:
         e0 = {h: {symbol(z): e for z, e in row.items()} for h, row in given.reference_energies.items()}
-    return cutoff_of(*_architecture(config)), e0, list(given.heads) if given else heads_of(train)
+    heads, aims = list(given.heads) if given else heads_of(data.train), aims_of(config, data.train)
+    return ToMeasure(cutoff_of(*_architecture(config), aims), e0, heads, aims, unseen_elements(config, data))
 
 
-def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype: torch.dtype) -> Potential:
+def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype: torch.dtype) -> Potential:
     """Build the potential with random weights that training begins with, from what was measured."""
-    given = config.model_json
+    given, heads = config.model_json, asked.heads
     backend, settings = _architecture(config)
     scale = [_scale(statistics, head) for head in heads]
     shift = [statistics.by_head[head]["energy_mean_per_atom"] or 0.0 for head in heads]
-    energies, elements, neighbours = statistics.reference_energies, statistics.elements, statistics.avg_num_neighbors
+    energies, neighbours = statistics.reference_energies, statistics.avg_num_neighbors
+    elements = [*statistics.elements, *asked.unseen]
+    energies = {head: {**dict.fromkeys(asked.unseen, 0.0), **row} for head, row in energies.items()}
     if given:
         elements = _known_to_model_json(list(given.elements), statistics)
         energies = given.reference_energies or energies
@@ -82,14 +107,19 @@ def assemble(config: RunConfig, heads: list[str], statistics: Statistics, dtype:
         shift=shift,
         physics=config.model.physics,
         fidelity=config.model.fidelity,
+        aims=with_spreads(asked.aims, statistics),
         dtype=dtype,
         seed=config.train.seed,
     )
-    asked = config.export.targets if config.export.standard_artifacts else ()
-    if asked and potential.unexportable:
-        what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(asked)}"
+    files = config.export.targets if config.export.standard_artifacts else ()
+    if files and potential.unexportable:
+        what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(files)}"
         raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
     _check_named_levels(config, heads)
+    if config.model.baseline is not None and not asked.aims.energy:
+        what = "is a level of theory for energies, which this model does not learn"
+        raise ConfigError(what, "model.baseline", "take it out, or give energies a weight")
+    give_baseline(potential, config)
     state_dispersion(potential, config.data)
     check_dispersion(potential)
     return potential
@@ -105,10 +135,12 @@ def _check_named_levels(config: RunConfig, heads: list[str]) -> None:
                 raise ConfigError(what, f"model.physics.{name}.{key}", f"levels of the data: {', '.join(heads)}")
 
 
-def cutoff_of(backend: str, settings: Settings) -> float:
+def cutoff_of(backend: str, settings: Settings, aims: Aims = Aims()) -> float:  # noqa: B008 (never changed)
     """Return the cutoff that an architecture will ask for, Å, from a trial model of one element."""
+    more = {"targets": aims.targets, "energy": aims.energy, "features": aims.features}
+    context = ArchitectureContext((1,), ("default",), 1.0, **more)
     with torch.random.fork_rng(devices=[]):
-        trial = Catalog(ARCHITECTURES).entry(backend).build(settings, ArchitectureContext((1,), ("default",), 1.0))
+        trial = Catalog(ARCHITECTURES).entry(backend).build(settings, context)
     return float(trial.needs.cutoff)
 
 
@@ -183,6 +215,7 @@ def describe_model(potential: Potential) -> dict[str, Any]:
         "settings": potential.settings.model_dump(mode="json"),
         "scale": potential.scale.tolist(),
         "shift": potential.shift.tolist(),
+        **({} if potential.baseline is None else {"baseline": potential.baseline.name}),
     }
 
 
