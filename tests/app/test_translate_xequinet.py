@@ -291,6 +291,15 @@ def test_outputs_and_other_spellings(folder):
         values(folder, model__model_kwargs__output_mode="energy", model__model_kwargs__output_modes=["energy"])
 
 
+def test_ewald_is_a_block_of_the_model(folder):
+    run = run_of(folder, model__model_name="xpainn-ewald", model__model_kwargs__num_k_points=[2, 2, 1])
+    assert run.backend == "xpainn"
+    block = run.model.settings.ewald
+    assert (block.num_k_points, block.projection_dim, block.ewald_blocks) == ((2, 2, 1), 8, 1)
+    told = lost(folder, model__model_name="xpainn-ewald", model__model_kwargs__use_pbc=False)
+    assert "how a molecule is turned" in told["model.model_kwargs.use_pbc"]
+
+
 def test_molecular_dynamics_is_named_as_such(folder):
     told = needless(folder, md={"ensembles": [{"ensemble": "nvt"}], "model_file": "model.pt"})
     assert "molecular dynamics" in told["md"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from forgefield.app.run import ARCHITECTURES
 from forgefield.app.translate.xequinet.keys import EWALD, KWARGS
 from forgefield.app.translation import Given, Remark, Sheet
-from forgefield.core.catalog import Catalog
 
 SAME = (
     "node_dim", "node_irreps", "embed_basis", "num_basis", "rbf_kernel", "action_blocks", "layer_norm", "charge_embed",
@@ -41,21 +39,38 @@ def model(given: Given, sheet: Sheet) -> None:
 
 
 def _name(given: Given, sheet: Sheet) -> None:
-    name = given["model.model_name"]
-    ours = str(name).replace("-", "_")
-    there = ours in ("xpainn", "xpainn_ewald") and (ours == "xpainn" or ours in Catalog(ARCHITECTURES).names())
-    if there:
-        sheet.put("backend", ours)
-    else:
+    name = str(given["model.model_name"]).lower()
+    if name not in ("xpainn", "xpainn-ewald"):
         sheet.lost.append(Remark("model.model_name", name, "ForgeField has xpainn; painn is xpainn without degree 2"))
+        for key in EWALD:
+            if given.says(f"{KWARGS}.{key}"):
+                sheet.lost.append(Remark(f"{KWARGS}.{key}", given[f"{KWARGS}.{key}"], "belongs to xpainn-ewald"))
+        return
+    sheet.put("backend", "xpainn")
+    if name == "xpainn-ewald":
+        _ewald(given, sheet)
+        return
     for key in EWALD:
-        said = f"{KWARGS}.{key}"
-        if there and ours == "xpainn_ewald" and given.says(said):
-            sheet.put(f"model.{key}", given[said])
-        elif given.says(said) and there:
-            sheet.needless.append(Remark(said, given[said], "belongs to xpainn-ewald"))
-        elif given.says(said):
-            sheet.lost.append(Remark(said, given[said], "belongs to xpainn-ewald"))
+        if given.says(f"{KWARGS}.{key}"):
+            sheet.needless.append(Remark(f"{KWARGS}.{key}", given[f"{KWARGS}.{key}"], "belongs to xpainn-ewald"))
+
+
+def _ewald(given: Given, sheet: Sheet) -> None:
+    """Waves of crystals are a block of the model; those on a fixed grid, for molecules, are not taken over."""
+    said = lambda key: given.says(f"{KWARGS}.{key}")  # noqa: E731
+    waves = {"num_k_points": [3, 3, 3], "projection_dim": 8, "ewald_blocks": 1}
+    crystals = not said("use_pbc") or bool(given[f"{KWARGS}.use_pbc"])
+    if not crystals:
+        why = "on a fixed grid of waves energies depend on how a molecule is turned; try a larger cutoff or coulomb"
+        sheet.lost.append(Remark(f"{KWARGS}.use_pbc", False, why))
+    read = {key: given[f"{KWARGS}.{key}"] for key in EWALD if said(key)}
+    if crystals:
+        sheet.put("model.ewald", {key: read.pop(key, usual) for key, usual in waves.items()})
+    for key, value in read.items():
+        if key != "use_pbc":
+            of_grid = key != "ewald_output_mode"
+            why = "belongs to a fixed grid of waves" if of_grid else "outputs follow the Ewald blocks"
+            sheet.needless.append(Remark(f"{KWARGS}.{key}", value, why))
 
 
 def _cutoff(given: Given, sheet: Sheet) -> None:
