@@ -5,6 +5,7 @@
     python scripts/oracle mace --only forward --case heads
     python scripts/oracle mace --data DIR              choose the training frames anew from DIR
     python scripts/oracle aimnet                       the same for aimnet: .oracle/aimnet, tests/golden/aimnet
+    python scripts/oracle alignn                       the same for alignn
 
 Without --data the training frames that lie in tests/golden are used again.
 """
@@ -31,9 +32,9 @@ def make_environment(code: str, place: Path, torch_index: str | None) -> Path:
     print(f"installing the reference code into {place}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
     install = [str(python), "-m", "pip", "install", "--quiet"]
-    if torch_index:
-        torch_pin = next(line for line in pins.read_text().splitlines() if line.startswith("torch=="))
-        subprocess.run([*install, "--index-url", torch_index, torch_pin], check=True)
+    torch_pin = next(line for line in pins.read_text().splitlines() if line.startswith("torch=="))
+    index = ["--index-url", torch_index] if torch_index else []
+    subprocess.run([*install, *index, torch_pin], check=True)  # first: others would choose a build of it
     subprocess.run([*install, "-r", str(pins)], check=True)
     done.write_text(pins.read_text())
     return python
@@ -51,7 +52,7 @@ def run_script(python: Path, script: str, arguments: list[str], folder: Path) ->
 def main() -> None:
     """Read the command line, make the environment, write the files."""
     parser = argparse.ArgumentParser(prog="scripts/oracle", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("code", choices=("mace", "aimnet"), help="which reference code")
+    parser.add_argument("code", choices=("mace", "aimnet", "alignn"), help="which reference code")
     parser.add_argument("--python", type=Path, help="interpreter that has it; default: make one")
     parser.add_argument("--place", type=Path, help="where to make it; default .oracle/CODE")
     parser.add_argument("--torch-index", help="package index to take torch from, as for a CPU-only build")
@@ -63,9 +64,9 @@ def main() -> None:
     place = options.place or ROOT / ".oracle" / options.code
     python = options.python or make_environment(options.code, place, options.torch_index)
     chosen = [word for name in options.case or [] for word in ("--case", name)]
-    if options.code == "aimnet":
+    if options.code != "mace":
         if options.only in (None, "forward"):
-            run_script(python, "aimnet_forward.py", chosen, options.target / "aimnet")
+            run_script(python, f"{options.code}_forward.py", chosen, options.target / options.code)
         return
     if options.only in (None, "forward"):
         run_script(python, "forward.py", chosen, options.target / "mace")

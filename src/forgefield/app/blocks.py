@@ -11,6 +11,7 @@ from forgefield.app.physics_block import PHYSICS, physics_settings
 from forgefield.core.catalog import Catalog
 from forgefield.core.settings import Matmul, Settings
 from forgefield.models.architecture import Fidelity
+from forgefield.models.baseline.settings import BaselineSettings, as_baseline
 
 INTERNAL: dict[str, JsonValue] = {"internal": True}
 """Marks fields that ForgeField fills in; help and schema leave them out."""
@@ -44,6 +45,11 @@ class ModelBlock(Settings):
     fidelity: Fidelity = Field(
         default=Fidelity(), description="How the levels of theory of a new model (data with several) differ."
     )
+    baseline: BaselineSettings | None = Field(
+        default=None,
+        description="Delta-learning: the level of theory that a new model corrects; it learns label minus base. "
+        "gfn2-xtb, gfn1-xtb, or a block {method: labels}; null: the model gives the labels itself.",
+    )
     export: ModelExport | None = Field(
         default=None, description="Where evaluate and infer also save the loaded model; null saves nothing."
     )
@@ -58,6 +64,11 @@ class ModelBlock(Settings):
     def _known_terms(cls, value: Any) -> Any:
         return physics_settings(value)
 
+    @field_validator("baseline", mode="before")
+    @classmethod
+    def _one_baseline(cls, value: Any) -> Any:
+        return as_baseline(value)
+
 
 class EvalSettings(Settings):
     """`eval`: how evaluate and infer compute."""
@@ -66,6 +77,10 @@ class EvalSettings(Settings):
     free_atoms: bool = Field(
         default=False,
         description="evaluate: leave atoms held fixed out of the force errors, as train.train_on_free_atoms does.",
+    )
+    correction_alone: bool = Field(
+        default=False,
+        description="infer: give the correction of a model with model.baseline, without the base level.",
     )
     amp: bool = Field(default=False, description="Use half precision where it is safe (CUDA only); less exact.")
     matmul: Matmul = Field(
@@ -104,6 +119,11 @@ class ExportSettings(Settings):
         description="Training also writes its results under the names that scripts for another program read, into "
         "run_dir/alignn: ids_train_val_test.json, history_train.json, history_val.json, Val_results.json, "
         "Test_results.json, prediction_results_test_set.csv. null: none.",
+    )
+    correction_alone: bool = Field(
+        default=False,
+        description="Write files of a model with model.baseline although they hold its correction alone: the base "
+        "level must be added by whoever uses them. The weights in manifest.json serve Python and ASE as a whole.",
     )
     fidelity: str = Field(
         default="all",

@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from rich.console import Console
 
+from forgefield.app.baseline.looking import look_at_baseline
+from forgefield.app.baseline.rules import settled
 from forgefield.app.folder import RunFolder
 from forgefield.app.portrait import Portrait, look_at, warnings
 from forgefield.app.run import RunConfig
@@ -205,6 +207,8 @@ class Checkup:
             self._add("data.val", "warn", "no validation data: the best epoch is chosen on the training data")
         if self.config.task != "resume":
             self._try("doctor", lambda: self._doctor(data))
+        with self._guard("baseline"):
+            self.findings += [Finding("baseline", *row) for row in look_at_baseline(self.config, data)]
         known = data.train.elements() if start is None else start.elements
         owner = "the training data" if start is None else "the model"
         if start is not None and self.config.task == "finetune":
@@ -267,6 +271,9 @@ class Checkup:
     def _references(self, statistics: Statistics) -> None:
         if self.config.model_json is not None and self.config.model_json.reference_energies is not None:
             self._add("E0s", "ok", "from model.json")
+            return
+        if settled(self.config) is not None:
+            self._add("E0s", "note", "measured on label minus base, when training begins")
             return
         for head, table in statistics.reference_energies.items():
             if not any(table.values()) and statistics.reference_source.startswith("none"):

@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 from rich.console import Console
 
+from forgefield.app.baseline.applying import with_base
 from forgefield.app.run import RunConfig, config_of, load_run
 from forgefield.app.tasks.steps.datasets import check_some_label
 from forgefield.app.tasks.steps.machine import choose_device
@@ -25,7 +26,7 @@ from forgefield.data.checks import check_elements
 from forgefield.data.dataset import Dataset, open_dataset
 from forgefield.data.loader import make_loader
 from forgefield.export.artifact import Artifact, export_artifacts
-from forgefield.export.calculator import choose_dtype
+from forgefield.export.calculator import choose_dtype, electrons_of
 from forgefield.kernels.choice import kernels
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
@@ -184,7 +185,13 @@ def predict(
 
 
 def save(
-    model: Model, folder: str | Path, data: Data, *, targets: Sequence[str] = ("torchscript",), device: str = "cpu"
+    model: Model,
+    folder: str | Path,
+    data: Data,
+    *,
+    targets: Sequence[str] = ("torchscript",),
+    device: str = "cpu",
+    correction_alone: bool = False,
 ) -> Artifact:
     """Write a potential as files that other programs load; refused unless they agree with it.
 
@@ -194,14 +201,17 @@ def save(
         data: a few structures to check the files on.
         targets: formats beside the weights and the manifest.
         device: for a model that is loaded here.
+        correction_alone: write files of a model that corrects a baseline, which hold the correction alone.
 
     Raises:
         ForgeError: a file does not agree, or cannot be written.
     """
     dataset = as_dataset(data)
     sample = [dataset[k] for k in range(min(len(dataset), 16))]
+    about = {"exported": "Python"}
+    potential = load(model, device)
     return export_artifacts(
-        load(model, device), folder, targets=targets, provenance={"exported": "Python"}, sample=sample
+        potential, folder, targets=targets, provenance=about, sample=sample, correction_alone=correction_alone
     )
 
 
@@ -228,6 +238,7 @@ def _predict(
     potential = load(model, device)
     require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")
     check_elements(dataset, potential.elements, "the model")
+    dataset = with_base(potential, dataset, Console(quiet=True))
     loader = make_loader(
         dataset,
         potential.needs,
@@ -237,7 +248,8 @@ def _predict(
         device=next(potential.parameters()).device,
     )
     memory = 0.5 if batch_size == "auto" else None
-    return evaluate_loader(potential, loader, energy_only=energy_only, matmul=matmul, memory=memory)
+    whole = potential.baseline is not None
+    return evaluate_loader(potential, loader, energy_only=energy_only, matmul=matmul, memory=memory, whole=whole)
 
 
 def _of_atoms(atoms: Atoms, index: int) -> Structure:
@@ -248,9 +260,8 @@ def _of_atoms(atoms: Atoms, index: int) -> Structure:
         labels = {name: results[name] for name in ("energy", "forces") if name in results}
         if "stress" in results:
             labels["stress"] = voigt_6_to_full_3x3_stress(results["stress"])
-    return Structure(
-        atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, labels=labels, origin=f"atoms {index}"
-    )
+    more = {"labels": labels, "origin": f"atoms {index}", **electrons_of(atoms, ("charge", "multiplicity"))}
+    return Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **more)
 
 
 def _texts(paths: str | Path | Sequence[str | Path]) -> list[str]:

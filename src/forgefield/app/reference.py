@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from forgefield.app.physics_block import PHYSICS
 from forgefield.app.run import ARCHITECTURES, RunConfig
 from forgefield.app.settings_help import FieldHelp, field_help, nearest, visible, walk
+from forgefield.app.training_defaults import training_defaults
 from forgefield.core.catalog import Catalog
 from forgefield.core.errors import ConfigError
 from forgefield.core.settings import Settings
@@ -177,7 +178,9 @@ def render_reference() -> str:
         if block == "model":
             for name, settings in architectures().items():
                 summary = " ".join((settings.__doc__ or "").split())
-                text = f"{summary} These keys stand directly under `model:`.\n"
+                suited = ", ".join(f"`train.{key}: {value:g}`" for key, value in training_defaults(name).items())
+                more = f" Default with it: {suited}." if suited else ""
+                text = f"{summary} These keys stand directly under `model:`.{more}\n"
                 parts.append(_section(f"`model` with `backend: {name}`", keys_of(f"model.{name}"), text))
             for name, settings in physics_terms().items():
                 summary = " ".join((settings.__doc__ or "").split())

@@ -20,6 +20,7 @@ from forgefield.app.finetune_keys import FinetuneSettings
 from forgefield.app.folder import RESOLVED
 from forgefield.app.model_json import ModelJson, apply_model_json
 from forgefield.app.settings_help import nearest
+from forgefield.app.training_defaults import fill_training
 from forgefield.app.validation import validate, validate_model_block
 from forgefield.app.yaml_source import Node, Place, merge, node_of, parse_yaml, read_yaml
 from forgefield.core.disk import write_atomic
@@ -152,7 +153,7 @@ def build_run(tree: Node, folder: Path, overrides: Sequence[Node] = ()) -> tuple
         tree = apply_model_json(tree)
     except ConfigError as error:
         return None, [*problems, *str(error).splitlines()]
-    config = _validate(tree, problems)
+    config = _validate(fill_training(tree), problems)
     if config is not None and not problems:
         problems += run_rules.cross_block_problems(config, tree)
     return (None if problems else config), problems

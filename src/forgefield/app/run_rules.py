@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from forgefield.app import finetune_rules, resume_rules
+from forgefield.app.baseline import rules as baseline_rules
+from forgefield.app.manifests import read_manifest as manifest_at
 from forgefield.app.settings_help import block_of, nearest, spellings, yaml_text
 from forgefield.app.validation import problem
 from forgefield.app.yaml_source import Node
@@ -96,7 +97,7 @@ def resolve_paths(tree: Node, folder: Path) -> Node:
         # data.e0 and data.split are words, values or files: only a text with a suffix or a folder can be a file.
         word = path in (("data", "e0"), ("data", "split")) and _is_word(node)
         if node is not None and not word:
-            tree = _with(tree, path, _absolute(node, folder))
+            tree = replaced(tree, path, _absolute(node, folder))
     return tree
 
 
@@ -137,7 +138,7 @@ def spread_model_in(tree: Node, problems: list[str]) -> Node:
     if weights is not None:
         if tree.find("model", "weights") is not None:
             problems.append(problem(tree, ("model", "weights"), "model_in.weights is given too. Keep one"))
-        tree = _with(tree, ("model", "weights"), weights)
+        tree = replaced(tree, ("model", "weights"), weights)
     return tree
 
 
@@ -167,17 +168,17 @@ def _given(tree: Node, *path: str) -> bool:
     return node is not None and node.value is not None
 
 
-def _with(tree: Node, path: tuple[str, ...], node: Node | None) -> Node:
+def replaced(tree: Node, path: tuple[str, ...], node: Node | None) -> Node:
     """Return the tree with the node at `path` replaced."""
     if len(path) == 1:
         return tree.with_child(path[0], node)
     inner = tree.child(path[0])
     inner = inner if inner is not None and inner.is_mapping else Node({}, tree.place)
-    return tree.with_child(path[0], _with(inner, path[1:], node))
+    return tree.with_child(path[0], replaced(inner, path[1:], node))
 
 
 def _without(tree: Node, path: tuple[str, ...]) -> Node:
-    return _with(tree, path, None)
+    return replaced(tree, path, None)
 
 
 # ------------------------------------------------------------------------------------- the run, after validation
@@ -188,7 +189,7 @@ def cross_block_problems(config: RunConfig, tree: Node) -> list[str]:
     rules = (
         one_model_to_start_from, task_has_its_model, training_has_its_data, run_has_its_folder, predicting_has_its_data,
         resume_rules.accepting_is_for_resume, sampling_is_not_replay, targets_exist, weights_have_their_manifest,
-        given_settings_are_the_bundles, *finetune_rules.RULES,
+        given_settings_are_the_bundles, *finetune_rules.RULES, *baseline_rules.RULES,
     )  # fmt: skip
     return [line for rule in rules for line in rule(config, tree)]
 
@@ -283,7 +284,7 @@ def given_settings_are_the_bundles(config: RunConfig, tree: Node) -> Iterator[st
 
 def _added_terms_are_the_bundles(config: RunConfig, tree: Node, manifest: dict[str, Any]) -> Iterator[str]:
     ours = config.model.model_dump(mode="json")
-    defaults = {"physics": {}, "fidelity": Fidelity().model_dump(mode="json")}
+    defaults = {"physics": {}, "fidelity": Fidelity().model_dump(mode="json"), "baseline": None}
     for key, default in defaults.items():
         theirs = manifest.get(key, default)
         if key in config.model.model_fields_set and ours[key] != theirs:
@@ -293,20 +294,7 @@ def _added_terms_are_the_bundles(config: RunConfig, tree: Node, manifest: dict[s
 
 def read_manifest(config: RunConfig) -> dict[str, Any] | None:
     """Return the manifest of the model a run starts from, if it is there and readable; loading reports the rest."""
-    if config.start is None:
-        return None
-    path = config.start
-    if path.is_dir():
-        # A run folder stands for its best model.
-        places = (path / inside / "manifest.json" for inside in ("", "artifacts", "checkpoints/best"))
-        path = next((place for place in places if place.is_file()), path)
-    if path.name != "manifest.json" or not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    return None if config.start is None else manifest_at(config.start)
 
 
 def clashes_between_runs(configs: list[RunConfig], source: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from forgefield.app.baseline.looking import lazily
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import checked_training_data
 from forgefield.app.tasks.steps.replaying import describe_replay
@@ -32,7 +33,7 @@ def look_at_start(config: RunConfig) -> tuple[Start, list[tuple[str, State, str]
     Raises:
         ForgeError: model, data and settings do not fit together.
     """
-    data = checked_training_data(config)
+    data = lazily(checked_training_data(config), config)
     start = begin(OnCpu(config, torch.device("cpu")), data)
     rows: list[tuple[str, State, str]] = []
     rows += [("start", "ok", note) for note in dict.fromkeys(t for r in start.tensors for t in r.note.split("; ") if t)]

@@ -6,8 +6,8 @@ import difflib
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -29,11 +29,13 @@ class Entry:
         settings: the class that validates its block of the configuration.
         build: the class or function that makes it.
         summary: one line for listings.
+        training: of an architecture: keys of the train block and what suits it better than their general defaults.
     """
 
     settings: type[Settings]
     build: Callable[..., Any]
     summary: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Catalog:

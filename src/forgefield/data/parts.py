@@ -73,17 +73,17 @@ class View(Frames):
 
     def __init__(self, dataset: Dataset) -> None:
         super().__init__(dataset.name, {})
-        self._dataset = dataset
+        self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> Structure:
-        return self._dataset[index]
+        return self.dataset[index]
 
     def survey(self) -> Survey:
         """Return what the data set knows of its structures."""
-        return self._dataset.survey
+        return self.dataset.survey
 
 
 def open_part(settings: DataSettings, name: PartName, *, active: bool = False) -> Dataset:

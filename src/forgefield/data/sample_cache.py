@@ -26,7 +26,7 @@ class Sample(NamedTuple):
     def n_bytes(self) -> int:
         """Memory of the arrays."""
         s = self.structure
-        arrays = (s.numbers, s.positions, s.cell, *s.labels.values())
+        arrays = (s.numbers, s.positions, s.cell, *s.labels.values(), *s.base.values())
         return sum(np.asarray(a).nbytes for a in arrays) + self.pairs.n_bytes
 
 

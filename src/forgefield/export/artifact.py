@@ -21,7 +21,7 @@ from forgefield.core.structure import Structure
 from forgefield.export.physics import PhysicsReport, check_physics
 from forgefield.export.prediction import Candidate, predict
 from forgefield.export.probes import bare, probes
-from forgefield.export.target import Target
+from forgefield.export.target import Target, gives
 from forgefield.export.verify import Certificate, verify
 from forgefield.graph.pairs import find_pairs
 from forgefield.kernels.choice import describe
@@ -64,6 +64,7 @@ def export_artifacts(
     targets: Sequence[str] = ("torchscript",),
     provenance: Mapping[str, Any],
     sample: Sequence[Structure],
+    correction_alone: bool = False,
 ) -> Artifact:
     """Write an artifact folder, and refuse unless everything in it agrees with the eager model.
 
@@ -76,6 +77,7 @@ def export_artifacts(
         targets: names of export formats.
         provenance: where the model comes from; JSON values, kept in the manifest.
         sample: structures of the data set to verify on; the first 16 are compared, labels are not used.
+        correction_alone: write files of a model that corrects a baseline, although they hold the correction alone.
 
     Raises:
         ForgeError: a target is unknown, a file deviates, or the folder cannot be written or holds other things.
@@ -85,6 +87,10 @@ def export_artifacts(
     if made and potential.unexportable:
         what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(made)}"
         raise ModelError(what, "export.targets", "give none (targets: []): the weights alone serve Python and ASE")
+    if made and potential.baseline is not None and not correction_alone:
+        what = f"a file of {', '.join(made)} would hold the correction to {potential.baseline.name} alone"
+        fix = "give none (targets: []): the weights serve Python and ASE as a whole; or say correction_alone: true"
+        raise ModelError(what, "export.targets", fix)
     if not sample:
         raise ModelError("no structure to verify the export on", "sample", "give at least one, for example of the data")
     if not any(potential.takes(s.pbc.tolist()) for s in sample):
@@ -159,6 +165,8 @@ def _write(
     small += [s for s in structures[len(near) :] if s.pbc.all()]
     physics = check_physics(load_bundle(folder, dtype=torch.float64), small)
 
+    if eager.baseline is not None:
+        files = {name: {**file, **gives(eager)} for name, file in files.items()}
     manifest["files"] = files
     manifest["certificate"] = {
         "passed": True,

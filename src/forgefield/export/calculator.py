@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from forgefield.core import allocator
@@ -18,6 +18,7 @@ from forgefield.core.settings import Matmul
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import predict_graph
 from forgefield.export.verlet import MovingGraph, VerletList, moved
+from forgefield.export.whole import choose_base, together
 from forgefield.graph.needs import Electrons
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
@@ -40,18 +41,28 @@ class ForgeField(Calculator):
         skin: margin of the neighbour search, Å; 0 searches at every step. The results do not depend on it.
         matmul: products of float32 matrices: float32 (strict), or the faster and less exact tf32 (newer NVIDIA GPUs) or
             bf16 (processors with AMX); refused where the machine cannot do it. Left alone outside of `calculate`.
+        baseline: for a model that corrects a cheaper level: an ASE calculator of that level; "correction" gives the
+            correction alone; None computes GFN-xTB by tblite, and refuses levels that are not known here.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
 
     def __init__(
-        self, potential: Potential, *, head: str | None = None, skin: float = 0.5, matmul: Matmul = "float32"
+        self,
+        potential: Potential,
+        *,
+        head: str | None = None,
+        skin: float = 0.5,
+        matmul: Matmul = "float32",
+        baseline: BaseCalculator | Literal["correction"] | None = None,
     ) -> None:
         super().__init__()
         allocator.tune()
         self.potential = potential.eval()
         self.head = choose_head(potential.heads, head)
-        self._asks, self._features = potential.needs.electrons, potential.needs.features
+        self.base = choose_base(potential, baseline)
+        self._asks = tuple(dict.fromkeys((*potential.needs.electrons, *(self.base.electrons if self.base else ()))))
+        self._features = potential.needs.features
         self.moving = MovingGraph(potential.needs, skin)
         self._last: Structure | None = None
         standard = type(self).implemented_properties if potential.context.energy else []
@@ -73,6 +84,7 @@ class ForgeField(Calculator):
         head: str | None = None,
         skin: float = 0.5,
         matmul: Matmul = "float32",
+        baseline: BaseCalculator | Literal["correction"] | None = None,
     ) -> ForgeField:
         """Load an artifact folder (or its manifest.json) and check the weights against their sha256.
 
@@ -83,12 +95,13 @@ class ForgeField(Calculator):
             head: name of the head; may be left out if the model has one only.
             skin: margin of the neighbour search, Å.
             matmul: precision of products of float32 matrices: "float32", "tf32" or "bf16".
+            baseline: the level that a delta-model corrects: an ASE calculator, "correction", or None, see the class.
 
         Raises:
-            ForgeError: the folder, its weights, the device, the dtype, the head or matmul cannot be used.
+            ForgeError: the folder, its weights, the device, the dtype, the head, matmul or baseline cannot be used.
         """
         potential = load_bundle(Path(folder), dtype=choose_dtype(dtype), device=choose_device(device))
-        return cls(potential.hold_weights(), head=head, skin=skin, matmul=matmul)
+        return cls(potential.hold_weights(), head=head, skin=skin, matmul=matmul, baseline=baseline)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Say what of elements, positions and cell has changed since the last calculation.
@@ -131,6 +144,9 @@ class ForgeField(Calculator):
         self.results |= {**energy, "forces": found.forces}
         if has_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
+        if self.base is not None:
+            base = self.base.compute(structure, self.atoms, stress=has_stress)
+            self.results = together(self.results, base, self.potential.baseline.targets)
 
     def _structure(self) -> Structure:
         """The atoms as they are now; as long as only positions change, the rest of the last structure is kept."""

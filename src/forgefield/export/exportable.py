@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from forgefield.export.triplet_table import padded_triplets
 from forgefield.graph.graph import Graph
+from forgefield.graph.needs import Needs
 from forgefield.models.potential import Potential
 
 SAME = 1e-4  # components of translations smaller than this count as zero, Å
@@ -90,6 +92,7 @@ class ExportablePotential(nn.Module):
             shift,
             *table,
             *nothing_more(cell.to(dtype)),
+            *triplets_of(self.potential.needs, positions, order, (first, second, shift), table),
         )
         outputs = self.potential(graph)
         good = valid & halves & fits
@@ -100,6 +103,28 @@ def nothing_more(cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, 
     """Charges 0, multiplicities 1, no far pairs, no features: the last fields of `Graph`, for models without them."""
     charge, empty = torch.zeros_like(cell[:, 0, 0]), torch.zeros(0, dtype=torch.long, device=cell.device)
     return charge, torch.ones_like(charge), empty, empty, cell.new_zeros(0, 3, dtype=torch.float64), cell[:, 0, :0]
+
+
+def triplets_of(
+    needs: Needs, positions: Tensor, order: Tensor, pairs: tuple[Tensor, Tensor, Tensor], table: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Triplets with padding, the last fields of `Graph`; none for models that ask for none.
+
+    Args:
+        needs: of the model.
+        positions: (N, 3), Å.
+        order: sorted row -> original row, (N,).
+        pairs: first and second atom, sorted rows, (P,), and shift, (P, 3), Å.
+        table: neighbour table.
+    """
+    first, second, shift = pairs
+    if not needs.triplets:
+        return first[:0], first[:0], table[2].new_zeros(0)
+    rows = positions.index_select(0, order)
+    vectors = rows.index_select(0, second) - rows.index_select(0, first) + shift
+    limits = needs.triplets, needs.opposite, needs.backtracking
+    entering, leaving, there = padded_triplets(vectors, table[1], table[2], *limits)
+    return entering, leaving, there.to(table[2].dtype)
 
 
 def edges_valid(squares: Tensor, structure: Tensor, edges: Tensor, cutoff: float) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from forgefield.export.triplet_table import padded_triplets
 from forgefield.graph.needs import Needs
 
 
@@ -31,6 +32,9 @@ class ScriptablePotential(nn.Module):
     cutoff: float
     near: float
     far: float
+    triplets: float
+    opposite: float
+    backtracking: bool
 
     def __init__(
         self,
@@ -47,6 +51,8 @@ class ScriptablePotential(nn.Module):
         self.n_features = sum(length for _, length in needs.features)
         self.near, self.far = float(needs.cutoff), float(needs.far_cutoff)
         self.cutoff = max(self.near, self.far)
+        self.triplets, self.opposite = float(needs.triplets), float(needs.opposite)
+        self.backtracking = bool(needs.backtracking)
         known = torch.zeros(119, dtype=torch.bool)
         known[self.elements] = True
         self.register_buffer("known", known)
@@ -100,6 +106,7 @@ class ScriptablePotential(nn.Module):
             far_first, far_second, far_shift = half_of(x, edges, shift, self.far, self.cutoff)
             far_first, far_second = inverse.index_select(0, far_first), inverse.index_select(0, far_second)
         sender, pair, sign, reverse, forward_slot, backward_slot = neighbour_table(first, second, n, like)
+        entering, leaving = self.triplets_of(x.index_select(0, order), first, second, pair_shift, pair, sign)
         found: dict[str, Tensor] = self.core(
             x.index_select(0, order),
             numbers.index_select(0, order),
@@ -124,8 +131,22 @@ class ScriptablePotential(nn.Module):
             far_second,
             far_shift,
             self.row_of(features),
+            entering,
+            leaving,
+            torch.ones(entering.size(0), dtype=like.dtype, device=like.device),
         )
         return {name: value[0] if name in self.whole else value for name, value in found.items()}
+
+    def triplets_of(
+        self, x: Tensor, first: Tensor, second: Tensor, shift: Tensor, pair: Tensor, sign: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the edges that enter and leave each triplet's middle atom, (T,) and (T,)."""
+        if self.triplets == 0.0:
+            return first[:0], first[:0]
+        vectors = x.index_select(0, second) - x.index_select(0, first) + shift
+        found = padded_triplets(vectors, pair, sign, self.triplets, self.opposite, self.backtracking)
+        entering, leaving, there = found
+        return entering[there], leaving[there]
 
     def row_of(self, features: Tensor | None) -> Tensor:
         """Return the further inputs as one row, (1, X)."""

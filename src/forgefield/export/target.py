@@ -65,7 +65,15 @@ def describe(potential: Potential) -> dict[str, object]:
         "dtype": str(potential.dtype).removeprefix("torch."),
         "units": {"length": "Å", **{q.name: q.unit for q in QUANTITIES.values()}},
         "torch": torch.__version__,
+        **gives(potential),
     }
+
+
+def gives(potential: Potential) -> dict[str, str]:
+    """Return what the numbers of a file are, where they are not energies and forces of the whole."""
+    return (
+        {} if potential.baseline is None else {"gives": f"the correction to {potential.baseline.name}, not the whole"}
+    )
 
 
 def directed_edges(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray]:

@@ -37,6 +37,7 @@ class VerletList:
         self._seen: Structure | None = None
         self._wide = Pairs(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
         self._offset = np.zeros((0, 3))
+        self._squares = np.zeros(0)
 
     def pairs(self, structure: Structure) -> Pairs:
         """Return all pairs of the structure closer than the cutoff, each once."""
@@ -58,7 +59,12 @@ class VerletList:
         vectors = x.take(self._wide.second, 0)
         vectors -= x.take(self._wide.first, 0)
         vectors += self._offset
-        return np.einsum("pk,pk->p", vectors, vectors) < self.cutoff**2
+        self._squares = np.einsum("pk,pk->p", vectors, vectors)
+        return self._squares < self.cutoff**2
+
+    def closer(self, cutoff: float) -> np.ndarray:
+        """Say which pairs of the last search were closer than this, Å, when `near` was last called, (W,) bool."""
+        return self._squares < cutoff**2
 
     def _search(self, structure: Structure) -> None:
         if self._stale(structure):
@@ -109,7 +115,7 @@ class Kept(NamedTuple):
 
     graph: Graph
     order: np.ndarray  # (N,), sorted row -> original row
-    near: np.ndarray  # (W,), pairs of the last search that are in it
+    near: np.ndarray  # (W,) or (2, W), pairs of the last search that are in it; those in its triplets
     searches: int
     state: State
     place: tuple[torch.dtype, torch.device]
@@ -121,7 +127,8 @@ class MovingGraph:
     While the same pairs are within the cutoff, only the positions are put in anew: sorting, neighbour table and shifts
     stay as they are, on the device. When a pair comes or goes, the graph is built again from the last search.
 
-    Far pairs are those of the last search, a few too many: physics terms cut by themselves.
+    Far pairs are those of the last search, a few too many: physics terms cut by themselves. Where other things than
+    distances say which atoms are neighbours (`Needs.by_distance`), every step searches anew.
 
     Args:
         needs: the graph that the model asks for.
@@ -131,22 +138,26 @@ class MovingGraph:
     def __init__(self, needs: Needs, skin: float) -> None:
         self.neighbours = VerletList(needs.cutoff, skin)
         self.far = VerletList(needs.far_cutoff, skin) if needs.far_cutoff else None
-        self.builds = 0
+        self.builds, self.needs = 0, needs
         self._kept: Kept | None = None
 
     def graph(self, structure: Structure, potential: Potential) -> Graph:
         """Return the graph of the structure for a potential, in its precision and on its device."""
-        near = self.neighbours.near(structure)
-        far = self.far.wide(structure) if self.far else None
         weight = next(potential.parameters())
         place = (weight.dtype, weight.device)
-        if not self._valid(near, _state(structure), place):
-            graph = build_graph(
-                [structure], potential.needs, heads=potential.heads, dtype=weight.dtype, device=weight.device,
-                pairs=[make_piece(self.neighbours.chosen(near), len(structure))._replace(far=far)],
-            )  # fmt: skip
+        made_for = {"heads": potential.heads, "dtype": weight.dtype, "device": weight.device}
+        if not self.needs.by_distance:
+            self.builds += 1
+            self.neighbours.searches += 1
+            return build_graph([structure], potential.needs, **made_for)
+        near = self.neighbours.near(structure)
+        far = self.far.wide(structure) if self.far else None
+        chosen = np.stack([near, self.neighbours.closer(self.needs.triplets)]) if self.needs.triplets else near
+        if not self._valid(chosen, _state(structure), place):
+            piece = make_piece(self.neighbours.chosen(near), len(structure))._replace(far=far)
+            graph = build_graph([structure], potential.needs, **made_for, pairs=[piece])
             order = graph.order.cpu().numpy()
-            self._kept = Kept(graph, order, near, self.searches, _state(structure), place)
+            self._kept = Kept(graph, order, chosen, self.searches, _state(structure), place)
             self.builds += 1
             return graph
         assert self._kept is not None

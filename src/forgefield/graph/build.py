@@ -14,7 +14,8 @@ from forgefield.graph.features import join_features
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.graph.pairs import Pairs
-from forgefield.graph.pieces import Piece, fill_table, find_piece, make_piece
+from forgefield.graph.pieces import Piece, add_triplets, fill_table, find_piece, make_piece
+from forgefield.graph.triplets import join_triplets
 
 _NUMPY: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -46,6 +47,7 @@ def build_graph(
     if pairs is None:
         pairs = [find_piece(s, needs) for s in structures]
     pieces = [p if isinstance(p, Piece) else make_piece(p, len(s)) for p, s in zip(pairs, structures, strict=True)]
+    pieces = [add_triplets(p, s, needs) for p, s in zip(pieces, structures, strict=True)]
     check_electrons(structures, needs)
     sizes = np.array([len(s) for s in structures])
     numbers = np.concatenate([s.numbers for s in structures])
@@ -79,8 +81,11 @@ def build_graph(
         "multiplicity": np.array([s.multiplicity or 1 for s in structures]),
         "features": join_features(structures, needs),
     }
-    far = _far_pairs(pieces, structures, inverse, sizes)
-    tensors = {k: torch.as_tensor(v, device=device) for k, v in {**integers, **table, **doubles, **far}.items()}
+    found = [p.triplets for p in pieces if p.triplets is not None]
+    triplets = join_triplets(found, [len(p.first) for p in pieces if p.triplets is not None])
+    floats["triplet_filled"] = np.ones(len(triplets["triplet_leaving"]))
+    more = {**_far_pairs(pieces, structures, inverse, sizes), **triplets}
+    tensors = {k: torch.as_tensor(v, device=device) for k, v in {**integers, **table, **doubles, **more}.items()}
     tensors |= {k: torch.as_tensor(v, dtype=dtype, device=device) for k, v in floats.items()}
     return Graph(pbc=torch.as_tensor(np.stack([s.pbc for s in structures]), device=device), **tensors)
 

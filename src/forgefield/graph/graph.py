@@ -18,6 +18,9 @@ class Graph(NamedTuple):
     Far pairs are a second list, of physics terms that reach beyond the cutoff. It holds the near pairs too, and may
     hold pairs beyond the far cutoff: each term cuts by itself. Models that keep an element of two heads apart get atoms
     sorted by head within each element.
+
+    Triplets are pairs of edges that meet at an atom, as numbers of directed edges: edge p runs from first to second
+    atom of pair p, edge P + p back. They may hold edges beyond the cutoff of triplets: models cut by themselves.
     """
 
     positions: Tensor  # (N, 3), Å, float64 whatever the model's precision: their differences must keep its digits
@@ -43,6 +46,9 @@ class Graph(NamedTuple):
     far_second: Tensor  # (F,)
     far_shift: Tensor  # (F, 3), Å, float64
     features: Tensor  # (S, X), further inputs of the structures, in the order of `Needs.features`
+    triplet_entering: Tensor  # (T,), edge u -> v
+    triplet_leaving: Tensor  # (T,), edge v -> w
+    triplet_filled: Tensor  # (T,), 1, or 0 for padding, which exported models have
 
     @property
     def n_atoms(self) -> int:
@@ -71,5 +77,5 @@ class Graph(NamedTuple):
         moved = Graph(*(t.to(device=device) for t in self))
         if dtype is None:
             return moved
-        of_model = ("cell", "table_sign", "charge", "multiplicity", "features")
+        of_model = ("cell", "table_sign", "charge", "multiplicity", "features", "triplet_filled")
         return moved._replace(**{name: getattr(moved, name).to(dtype) for name in of_model})

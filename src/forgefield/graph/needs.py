@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 Electrons = Literal["charge", "multiplicity"]
+Duplicates = Literal["none", "own_images", "mutual"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,15 @@ class Needs:
         electrons: what every structure must state: total charge, spin multiplicity.
         by_head: atoms are sorted by element and head, for models that keep an element of two heads apart.
         features: names and widths of further inputs of a structure, in the order of their columns in the graph.
+        nearest: pairs are not those within the cutoff, but an atom and its so many nearest neighbours, with all others
+            that are as near as the last of them; 0: those within the cutoff.
+        duplicates: which of the nearest neighbours' pairs stand twice: none; those of an atom and its own image; those
+            whose atoms are both among the other's nearest.
+        extra_cutoff: while an atom has no neighbour, the cutoff of its structure grows by so much, Å; 0: it does not.
+        own_images: whether pairs of an atom and its own image count.
+        triplets: pairs of neighbours of one atom, both closer than this, Å; 0: none are listed.
+        backtracking: whether a neighbour paired with itself is a triplet.
+        opposite: triplets whose outer atoms are farther from each other than this, Å, are left out.
         smooth: the energy changes smoothly where a neighbour comes or goes.
     """
 
@@ -27,7 +38,20 @@ class Needs:
     electrons: tuple[Electrons, ...] = ()
     by_head: bool = False
     features: tuple[tuple[str, int], ...] = ()
+    nearest: int = 0
+    duplicates: Duplicates = "none"
+    extra_cutoff: float = 0.0
+    own_images: bool = True
+    triplets: float = 0.0
+    backtracking: bool = True
+    opposite: float = math.inf
     smooth: bool = True
+
+    @property
+    def by_distance(self) -> bool:
+        """Whether distances alone say which pairs and triplets there are: a list made with a margin can be kept."""
+        plain = not self.nearest and not self.extra_cutoff and self.own_images
+        return plain and not (self.triplets and math.isfinite(self.opposite))
 
     def reaching(self, far_cutoff: float) -> Needs:
         """Return the same with far pairs up to this distance at least, Å."""

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from forgefield.core.structure import Structure
+from forgefield.graph.nearest import find_neighbours
 from forgefield.graph.needs import Needs
-from forgefield.graph.pairs import Pairs, find_far_pairs, find_pairs
+from forgefield.graph.pairs import Pairs, find_far_pairs
+from forgefield.graph.triplets import Triplets, find_triplets
 
 
 class Piece(NamedTuple):
@@ -26,22 +28,30 @@ class Piece(NamedTuple):
     rank_backward: np.ndarray  # (P,), int32: of the edge to the first atom
     width: int  # largest number of neighbours
     far: Pairs | None = None  # far pairs, where a model asks for them
+    triplets: Triplets | None = None  # pairs of edges at an atom, where a model asks for them
 
     @property
     def n_bytes(self) -> int:
         """Memory of the arrays."""
-        arrays = [a for a in (*self, *(self.far or ())) if isinstance(a, np.ndarray)]
+        arrays = [a for a in (*self, *(self.far or ()), *(self.triplets or ())) if isinstance(a, np.ndarray)]
         return sum(a.nbytes for a in arrays)
 
 
 def find_piece(structure: Structure, needs: Needs) -> Piece:
-    """Find all pairs of a structure that a model asks for.
+    """Find all pairs and triplets of a structure that a model asks for.
 
     Raises:
-        DataError: all pairs are asked for, and the structure is periodic.
+        DataError: all pairs are asked for, and the structure is periodic; or there are too few neighbours.
     """
-    piece = make_piece(find_pairs(structure, needs.cutoff), len(structure))
+    piece = add_triplets(make_piece(find_neighbours(structure, needs), len(structure)), structure, needs)
     return piece._replace(far=find_far_pairs(structure, needs.far_cutoff)) if needs.far_cutoff else piece
+
+
+def add_triplets(piece: Piece, structure: Structure, needs: Needs) -> Piece:
+    """Add the triplets that a model asks for, unless they are there."""
+    if not needs.triplets or piece.triplets is not None:
+        return piece
+    return piece._replace(triplets=find_triplets(piece.first, piece.second, piece.shift, structure, needs))
 
 
 def make_piece(pairs: Pairs, n_atoms: int) -> Piece:

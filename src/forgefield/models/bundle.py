@@ -17,6 +17,7 @@ from forgefield.core.elements import number, symbol
 from forgefield.core.errors import ModelError
 from forgefield.core.settings import Settings
 from forgefield.models.architecture import ArchitectureContext, Fidelity
+from forgefield.models.baseline.settings import BaselineSettings
 from forgefield.models.mismatch import settings_behind
 from forgefield.models.potential import ARCHITECTURES, PHYSICS, Potential, build_potential
 from forgefield.models.targets import Aims
@@ -63,7 +64,7 @@ def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Po
         raise ModelError(f"manifest version {version!r} is not {SCHEMA!r}", fix="export it again with this version")
     entry = ARCHITECTURES.entry(manifest["backend"])
     energies = {head: {number(s): e for s, e in row.items()} for head, row in manifest["reference_energies"].items()}
-    return build_potential(
+    potential = build_potential(
         manifest["backend"],
         entry.settings.model_validate(manifest["settings"]),
         elements=[number(s) for s in manifest["elements"]],
@@ -80,6 +81,9 @@ def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Po
         dtype=dtype or getattr(torch, manifest["dtype"]),
         first=tuple(manifest.get("first", (0, 0))),
     )
+    if "baseline" in manifest:
+        potential.baseline = BaselineSettings.model_validate(manifest["baseline"])
+    return potential
 
 
 def _optional(potential: Potential) -> dict[str, Any]:
@@ -89,6 +93,8 @@ def _optional(potential: Potential) -> dict[str, Any]:
         found["physics"] = {n: v.model_dump(mode="json") for n, v in potential.added_physics.items()}
     if potential.dispersion:
         found["labels_dispersion"] = potential.dispersion
+    if potential.baseline is not None:
+        found["baseline"] = potential.baseline.model_dump(mode="json")
     if potential.context.fidelity != Fidelity():
         found["fidelity"] = potential.context.fidelity.model_dump(mode="json")
     if potential.aims != Aims():

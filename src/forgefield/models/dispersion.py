@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from forgefield.core.errors import ModelError
+from forgefield.models.baseline.settings import BaselineSettings
 
 Dispersion = Literal["included", "absent"]
 TERMS = ("d3", "d4")
 FIX = "say what the labels hold: data.fidelities: {%s: {dispersion: included}}, or absent"
 
 
-def check_trained(terms: Mapping[str, Sequence[bool]], heads: Sequence[str], stated: Mapping[str, Dispersion]) -> None:
+def check_trained(
+    terms: Mapping[str, Sequence[bool]],
+    heads: Sequence[str],
+    stated: Mapping[str, Dispersion],
+    baseline: BaselineSettings | None = None,
+) -> None:
     """Refuse a dispersion term in training where the labels do not include dispersion.
 
     A model that is trained with the term gives back its labels: the network learns what the term leaves. Where the
@@ -22,10 +28,15 @@ def check_trained(terms: Mapping[str, Sequence[bool]], heads: Sequence[str], sta
         terms: names of the model's terms, and for which heads each is.
         heads: names of the heads.
         stated: what the labels of each head hold.
+        baseline: the level that the model corrects.
 
     Raises:
-        ModelError: two dispersion terms are asked for, or labels lack dispersion, or it is not stated.
+        ModelError: two dispersion terms are asked for, or labels lack dispersion, or the baseline has it already, or
+            it is not stated.
     """
+    for name in TERMS if baseline is not None else ():
+        if any(terms.get(name, ())):
+            _check_difference(name, baseline)
     for k, head in enumerate(heads):
         asked = [name for name in TERMS if name in terms and terms[name][k]]
         if len(asked) > 1:
@@ -40,6 +51,17 @@ def check_trained(terms: Mapping[str, Sequence[bool]], heads: Sequence[str], sta
             what = f"{asked[0]} is added to {head}, whose labels lack dispersion: the network would learn to undo it"
             fix = f"leave {asked[0]} out of the training, and add it when the model is handed out: export.dispersion"
             raise ModelError(what, f"model.physics.{asked[0]}", fix)
+
+
+def _check_difference(name: str, baseline: BaselineSettings) -> None:
+    """Refuse a dispersion term beside a baseline that has its own: the difference of two such levels has none."""
+    where = f"model.physics.{name}"
+    if baseline.has_dispersion:
+        what = f"{name} is added to differences from {baseline.name}, which includes dispersion: it would count twice"
+        raise ModelError(what, where, f"leave {name} out")
+    if baseline.has_dispersion is None:
+        what = f"{name} is added, but nothing says whether the base labels include dispersion"
+        raise ModelError(what, where, "say it: model.baseline: {method: labels, dispersion: absent}, or included")
 
 
 def check_added(head: str, terms: Sequence[str], stated: Mapping[str, Dispersion]) -> None:

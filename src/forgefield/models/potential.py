@@ -26,6 +26,7 @@ from forgefield.models.architecture import (
     PhysicsContext,
     PhysicsTerm,
 )
+from forgefield.models.baseline.settings import BaselineSettings
 from forgefield.models.dispersion import Dispersion
 from forgefield.models.gradients import Electrostatics, Gradients
 from forgefield.models.targets import Aims, Spread, Targets, check_aims
@@ -63,6 +64,8 @@ class Potential(nn.Module):
         dispersion: whether the labels of each head include it, where that is stated.
         spreads: mean and spread of the labels of targets of the user's own, which are predicted in their units.
     """
+
+    baseline: BaselineSettings | None = None  # the level of theory to which the model gives the correction
 
     def __init__(
         self,
@@ -187,7 +190,10 @@ class Potential(nn.Module):
         scale = self.scale.index_select(0, head)
         energies = scale * term.energies.double() + self.shift.index_select(0, head)
         pair_scale = scale.index_select(0, graph.pair_first).to(geometry.vectors.dtype).unsqueeze(1)
-        gradients = Gradients(term.vector_gradients * pair_scale, None, None, None).plus(term.charge_gradients)
+        by_positions = None if term.positions is None else term.positions * scale.unsqueeze(1)
+        by_strain = None if term.strain is None else term.strain * self.scale[graph.head].reshape(-1, 1, 1)
+        by_vectors = term.vector_gradients * pair_scale
+        gradients = Gradients(by_vectors, None, by_positions, by_strain).plus(term.charge_gradients)
         shares = [t(geometry, None) for t in self.physics.values() if not t.uses_charges]
         for share in (*shares, *electrostatics.shares(term.extra)):
             energies, gradients = energies + share.energies.double(), gradients.add(share)

@@ -95,6 +95,7 @@ def widen(potential: Potential, growth: Growth) -> Potential:
         dtype=potential.dtype,
         first=(old.element_norm, old.head_norm),
     )
+    new.baseline = potential.baseline
     _copy(potential, new, sources)
     return new.to(next(potential.parameters()).device)
 

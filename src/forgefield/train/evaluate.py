@@ -22,6 +22,7 @@ from forgefield.train.mixed import usable_type
 from forgefield.train.packing import Packer
 from forgefield.train.table import Table, gathered, host, joined, table_of
 from forgefield.train.team import ALONE, Team
+from forgefield.train.whole import lacks_base_forces, put_together
 
 if TYPE_CHECKING:
     from forgefield.core.structure import Structure
@@ -42,6 +43,7 @@ class Prediction:
         stress: (3, 3), eV/Å^3, zero without a cell; None if only energies were asked for.
         further: what else was measured, by name: components of the structure, (D,), or of its atoms, (n, D).
         counted: atoms whose forces are compared with labels, (n,), bool; None without forces.
+        base: what of the energy and the forces a cheaper level of theory has, where the model corrects one.
     """
 
     index: int
@@ -50,6 +52,7 @@ class Prediction:
     stress: np.ndarray | None
     further: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     counted: np.ndarray | None = None
+    base: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,7 @@ def evaluate(
     memory: float | None = None,
     progress: Callable[[int], None] | None = None,
     measured: Measured | None = None,
+    whole: bool = False,
 ) -> Evaluation:
     """Predict every structure of a loader once and compare with the labels there are.
 
@@ -90,9 +94,11 @@ def evaluate(
             loader's batches.
         progress: called after each batch with the number of structures it held.
         measured: quantities to compare, and which atoms' forces; None = all that the model predicts, all atoms.
+        whole: add the base labels of the structures, whose labels are differences (`data.differences`); the errors of
+            the base alone are the metrics' `baseline`.
 
     Raises:
-        DataError: the loader is empty, or a prediction is not finite.
+        DataError: the loader is empty, or a prediction is not finite, or a base label is missing.
         DeviceError: with `memory`, one structure alone does not fit into memory.
     """
     device = next(potential.parameters()).device
@@ -107,6 +113,13 @@ def evaluate(
     table = joined(parts)
     _check_finite(table, loader)
     structures = [loader.dataset[i] for i in table.index.tolist()]
+    notes: list[str] = []
+    baseline: Errors = {}
+    if whole:
+        table, baseline = put_together(table, structures, potential)
+        if lacks_base_forces(structures) and not energy_only:
+            energy_only = True
+            notes.append("forces and stress are left out: some structures have no base forces")
     groups = {
         "config_type": np.array([s.config_type for s in structures], dtype=object),
         "head": np.array([s.level or potential.heads[0] for s in structures], dtype=object),
@@ -114,7 +127,7 @@ def evaluate(
     if energy_only:
         none = {name: np.zeros_like(getattr(table, name)) for name in ("has_forces", "has_stress")}
         table = table._replace(**none, further=MappingProxyType({}))
-    notes = [] if packer is None else list(packer.notes)
+    notes += [] if packer is None else list(packer.notes)
     if amp and device.type != "cuda":
         notes.append("eval.amp is off: float16 autocast is for CUDA devices only")
     elif amp and potential.dtype == torch.float64:
@@ -125,7 +138,10 @@ def evaluate(
     if not energy_only and (left_out := _left_out(table, structures)):
         notes.append(f"{left_out:,} labelled atoms do not count in the errors of forces (force_mask, fixed, tags)")
         cast("Errors", metrics["all"])["n_forces_left_out"] = left_out
-    return Evaluation(_predictions(table, energy_only, measured.energy), metrics, tuple(notes))
+    if baseline:
+        metrics["baseline"] = baseline
+    based = structures if whole else ()
+    return Evaluation(_predictions(table, energy_only, measured.energy, based), metrics, tuple(notes))
 
 
 def _left_out(table: Table, structures: Sequence[Structure]) -> int:
@@ -247,7 +263,7 @@ def _check_finite(table: Table, loader: Loader) -> None:
     )
 
 
-def _predictions(table: Table, energy_only: bool, energy: bool) -> list[Prediction]:
+def _predictions(table: Table, energy_only: bool, energy: bool, based: Sequence[Structure] = ()) -> list[Prediction]:
     first = table.first_atom
     found: list[Prediction] = []
     for k, index in enumerate(table.index):
@@ -261,6 +277,7 @@ def _predictions(table: Table, energy_only: bool, energy: bool) -> list[Predicti
                 stress=table.stress[k] if energy and not energy_only else None,
                 further=rows,
                 counted=table.has_forces[atoms] if energy and not energy_only else None,
+                base={n: based[k].base[n] for n in ("energy", "forces") if n in based[k].base} if based else {},
             )
         )
     return found

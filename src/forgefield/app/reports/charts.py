@@ -132,7 +132,8 @@ def parity(predictions: Predictions) -> list[str]:
 def parity_card(title: str, unit: str, x: np.ndarray, y: np.ndarray, hints: list[str] | None, note: str) -> str:
     """Return one parity chart: dots for few points, shaded cells for many."""
     both = np.concatenate([x, y])
-    chart = Chart(axis_over(f"reference, {unit}", both), axis_over(f"predicted, {unit}", both), f"Parity of {title}")
+    labels = [f"{word}, {unit}" if unit else word for word in ("reference", "predicted")]
+    chart = Chart(axis_over(labels[0], both), axis_over(labels[1], both), f"Parity of {title}")
     chart.diagonal()
     if len(x) > MANY:
         chart.density(x, y)

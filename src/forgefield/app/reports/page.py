@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from forgefield.app.reports import breakdown, charts, tables
+from forgefield.app.reports.baseline import baseline_card
 from forgefield.app.reports.contents import Contents, read_contents
 from forgefield.app.reports.examined_data import doctor_table
 from forgefield.app.reports.markup import (
@@ -174,7 +175,7 @@ def _accuracy(contents: Contents) -> list[str]:
     judged = contents.judged
     if judged is None:
         return []
-    parts = [section("errors", "Errors", tables.errors_of_sets(contents))]
+    parts = [section("errors", "Errors", tables.errors_of_sets(contents), baseline_card(contents))]
     name = f"All charts and tables here are of <b>{escape(_set_label(judged.name))}</b>."
     if judged.predictions is not None:
         parity = charts.parity(judged.predictions)
@@ -229,6 +230,8 @@ def _use(contents: Contents) -> str:
     if len(heads) > 1:  # the model must be told which
         snippet = snippet.replace(f'load("{place}")', f'load("{place}", head="{heads[-1]}")')
         shell += f" --head {heads[-1]}"
+    if (contents.record.get("baseline") or {}).get("method") == "labels":
+        snippet = snippet.replace(f'load("{place}"', f'load("{place}", baseline=calculator_of_the_base_level')
     where = f"<p>The model stands in <code>{escape(str(place))}</code>; the folder can be copied anywhere.</p>"
     check = contents.record.get("ase_check")
     if check:

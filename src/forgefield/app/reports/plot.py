@@ -62,11 +62,12 @@ def linear_ticks(low: float, high: float, count: int = 5, smallest: float = 0.0)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return powers of ten, with more and more numbers between them the shorter the range."""
+    """Return powers of ten, with more and more numbers between them the shorter the range; at least two."""
     decades = math.log10(high / low)
     steps = (1,) if decades > 3 else (1, 2, 5) if decades > 1.2 else (1, 2, 3, 5, 7) if decades > 0.7 else range(1, 10)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]
+    found = [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]
+    return found if len(found) > 1 else linear_ticks(low, high)
 
 
 def number_text(value: float) -> str:

@@ -154,6 +154,8 @@ def data_facts(contents: Contents) -> str:
 
 def reference_energies(contents: Contents) -> str:
     """Return the free-atom energies that are subtracted, per head and element."""
+    if not contents.has_energy:
+        return ""
     heads = contents.manifest.get("reference_energies") or contents.statistics.get("reference_energies") or {}
     rows = []
     for head, values in heads.items():
@@ -180,6 +182,7 @@ def model_facts(contents: Contents) -> str:
         ("heads", escape(", ".join(model.get("heads", [])))),
         ("cutoff", f"{significant(model.get('cutoff'), 4)} Å"),
     ]
+    rows += [("corrects", escape(str(model["baseline"])))] if "baseline" in model else []
     rows += [
         (f"model.{name}", f"<code>{escape(_plain(value))}</code>") for name, value in model.get("settings", {}).items()
     ]

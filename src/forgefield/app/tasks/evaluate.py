@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from forgefield.app.folder import METRICS, RunFolder
+from forgefield.app.reports.baseline import baseline_rows
 from forgefield.app.reports.page import write_report
 from forgefield.app.run import RunConfig, save_resolved
 from forgefield.app.tasks.steps.asking import Question, ask, check_comparable, model_text, output_folder, save_loaded
@@ -21,6 +22,7 @@ from forgefield.app.tasks.steps.record import RunRecord
 from forgefield.core.disk import disk_errors
 from forgefield.core.errors import ConfigError, ForgeError
 from forgefield.data.dataset import Dataset
+from forgefield.data.differences import as_labelled
 
 
 def run_task(config: RunConfig, console: Console) -> TaskResult:
@@ -38,6 +40,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         if config.eval.free_atoms and not any(s.fixed is not None and s.fixed.any() for s in dataset):
             raise ConfigError("no atom is held fixed", "eval.free_atoms", "remove it, or give the constraints")
         evaluation = predict_all(config, question, dataset, console)
+        dataset = as_labelled(dataset)
         name = set_name(question.paths)
         folder = output_folder(config, name)
         about = {"set": name, "fingerprint": dataset.fingerprint, "weights_sha256": question.weights_sha256}
@@ -46,6 +49,8 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         files += report(config, question, dataset, name)
     rows = [("model", model_text(question)), ("data", f"{len(dataset)} structures of {name}")]
     rows += error_rows(name, evaluation.metrics["all"])
+    if question.potential.baseline is not None:
+        rows += baseline_rows(name, evaluation.metrics, question.potential.baseline.name)
     return show(TaskResult(f"{config.name}: evaluate", rows, files, _next(config, files), evaluation.metrics), console)
 
 

@@ -44,6 +44,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
                 targets=config.export.targets,
                 provenance=manifest.get("provenance", {}),
                 sample=_sample(config, model),
+                correction_alone=config.export.correction_alone,
             )
         worst = max(c.max_forces_error for c in artifact.certificates.values())
         agree = f"{', '.join(artifact.certificates)} agree with the model (forces within {worst:.1e} eV/Å)"

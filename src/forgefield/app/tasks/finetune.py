@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from forgefield.app.baseline.applying import to_learn
+from forgefield.app.baseline.rules import settled
 from forgefield.app.reports.markup import milli
 from forgefield.app.run import RunConfig, save_resolved
 from forgefield.app.tasks import resume
@@ -43,6 +45,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         data = load_training_data(run)
         note_training_data(run, data)
         examine_training_data(run, data)
+        data = to_learn(run, data, settled(run.config))
         with run.record.stage("loading"):
             start = begin(run, data)
         note_model(run, start.potential)
@@ -64,7 +67,12 @@ def tell_start(run: Run, start: Start, data: TrainingData) -> None:
     potential = start.potential
     with run.record.stage("evaluation"):
         measured = measured_in_evaluation(potential, run.config.train)
-        before = evaluate(potential, checking_loader(run, potential, data.checked), measured=measured).metrics
+        before = evaluate(
+            potential,
+            checking_loader(run, potential, data.checked),
+            measured=measured,
+            whole=potential.baseline is not None,
+        ).metrics
     origin = _origin(run)
     record = {**origin, **start.to_json(), "errors_before": before["all"], "errors_before_by_head": before["by_head"]}
     run.record.note(start=record)

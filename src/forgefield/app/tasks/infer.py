@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from rich.console import Console
 
+from forgefield.app.baseline.naming import as_written
 from forgefield.app.reports.markup import significant
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.asking import ask, model_text, output_folder, save_loaded
@@ -29,7 +30,8 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         question = ask(config, console)
         found = predict_all(config, question, question.dataset, console)
         folder = output_folder(config, set_name(question.paths))
-        files = write_inference(folder, found.predictions, question.dataset, config.output)
+        dataset = as_written(config, question.potential, question.dataset)
+        files = write_inference(folder, found.predictions, dataset, config.output)
         files += save_loaded(config, question)
     rows = [("model", model_text(question)), ("predicted", _ranges(found.predictions))]
     following = [("look at the structures", f"ase gui {short(p)}") for p in files if p.suffix == ".xyz"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from forgefield.app.baseline.applying import to_learn
 from forgefield.app.run import RunConfig, load_run, save_resolved
 from forgefield.app.tasks.steps.concluding import conclude
 from forgefield.app.tasks.steps.datasets import fingerprint, load_training_data, note_training_data
@@ -36,6 +37,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         data = load_training_data(run)
         check_same_data(run, data)
         potential = load_last(run)
+        data = to_learn(run, data, potential.baseline)
         with run.record.closing():
             save_resolved(as_continued(run.config, original), run.folder.root)
             note_model(run, potential)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from forgefield.app.baseline.applying import to_learn
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks import resume
 from forgefield.app.tasks.steps.concluding import conclude
@@ -30,6 +31,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         data = load_training_data(run)
         note_training_data(run, data)
         examine_training_data(run, data)
+        data = to_learn(run, data, run.config.model.baseline)
         potential = build_new(run, data)
         result = fit_model(run, potential, data)
         return conclude(run, potential, data, result)

@@ -18,7 +18,7 @@ from forgefield.core.settings import Settings
 from forgefield.core.structure import Structure
 from forgefield.export.dictionary import DictionaryPotential
 from forgefield.export.prediction import Candidate, Prediction
-from forgefield.export.target import METADATA, Target
+from forgefield.export.target import METADATA, Target, gives
 from forgefield.export.targets.torchscript import metadata, quiet, scriptable, trace
 from forgefield.models.potential import Potential
 
@@ -113,6 +113,7 @@ def describe_level(potential: Potential) -> dict[str, Any]:
         "cutoff": float(potential.cutoff),
         "dispersion": dispersion,
         "labels_dispersion": potential.dispersion.get(potential.heads[0], "not stated"),
+        **gives(potential),
     }
 
 

@@ -14,10 +14,13 @@
 #include "contraction.h"
 #include "edge_gradients.h"
 #include "edge_product.h"
+#include "gated_sum.h"
 #include "gradients.h"
 #include "linear_operator.h"
 #include "mix_operator.h"
 #include "network_operator.h"
+#include "norm_silu.h"
+#include "neighbour_sum.h"
 #include "radial_sum.h"
 
 namespace {
@@ -327,6 +330,15 @@ TORCH_LIBRARY_IMPL(forgefield, CPU, m) {
   m.impl("radial_sum", radial_sums::radial_sum);
   m.impl("radial_sum_adjoint", radial_sums::radial_sum_adjoint);
   m.impl("radial_sum_second", radial_sums::radial_sum_second);
+  m.impl("norm_silu", norms::norm_silu);
+  m.impl("norm_silu_adjoint", norms::norm_silu_adjoint);
+  m.impl("norm_silu_second", norms::norm_silu_second);
+  m.impl("gated_sum", gates::gated_sum);
+  m.impl("gated_sum_adjoint", gates::gated_sum_adjoint);
+  m.impl("gated_sum_second", gates::gated_sum_second);
+  m.impl("neighbour_sum", neighbour_sums::neighbour_sum);
+  m.impl("neighbour_sum_adjoint", neighbour_sums::neighbour_sum_adjoint);
+  m.impl("neighbour_sum_second", neighbour_sums::neighbour_sum_second);
 }
 
 TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
@@ -344,4 +356,10 @@ TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
   m.impl("network_adjoint", networks::recorded::network_adjoint);
   m.impl("radial_sum", radial_sums::recorded::radial_sum);
   m.impl("radial_sum_adjoint", radial_sums::recorded::radial_sum_adjoint);
+  m.impl("norm_silu", norms::recorded::norm_silu);
+  m.impl("norm_silu_adjoint", norms::recorded::norm_silu_adjoint);
+  m.impl("gated_sum", gates::recorded::gated_sum);
+  m.impl("gated_sum_adjoint", gates::recorded::gated_sum_adjoint);
+  m.impl("neighbour_sum", neighbour_sums::recorded::neighbour_sum);
+  m.impl("neighbour_sum_adjoint", neighbour_sums::recorded::neighbour_sum_adjoint);
 }

@@ -21,7 +21,12 @@ class OptimizationKeys(Settings):
         "set, which is held in memory in batches of batch_size.",
         json_schema_extra={"enum": list(Catalog(OPTIMIZERS).names())},
     )
-    lr: float = Field(0.01, gt=0, description="Initial learning rate; lbfgs: first trial step, 1 unless it is said.")
+    lr: float = Field(
+        0.01,
+        gt=0,
+        description="Initial learning rate; lbfgs: first trial step, 1 unless it is said. Some architectures have a "
+        "default of their own, for the default optimizer (their sections say which).",
+    )
     weight_decay: float = Field(5e-7, ge=0, description="Decay of the weights that decay (see no_decay_keywords).")
     amsgrad: bool = Field(True, description="AMSGrad variant of adam and adamw.")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Averaging constants of adam, adamw, nadam and radam.")

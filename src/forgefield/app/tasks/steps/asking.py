@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from forgefield.app.baseline.applying import asked
+from forgefield.app.baseline.naming import check_alone
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.datasets import check_heads, open_asked
 from forgefield.app.tasks.steps.machine import choose_device
@@ -55,6 +57,8 @@ def ask(config: RunConfig, console: Console) -> Question:
     dataset, paths = open_asked(_with_features(config.data, potential), head)
     check_heads(dataset, potential.heads, "model.head")
     check_elements(dataset, potential.elements, "the model")
+    check_alone(config, potential, console)
+    dataset = asked(config, potential, dataset, console)
     question = Question(potential, dataset, paths, device, _weights_sha256(config))
     say(console, f"model: {model_text(question)}")
     say(console, f"data: {len(dataset)} structures")

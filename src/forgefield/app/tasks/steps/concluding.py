@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from forgefield.app.baseline.applying import judged
+from forgefield.app.reports.baseline import baseline_rows
 from forgefield.app.reports.markup import duration, milli, significant
 from forgefield.app.reports.page import write_report
 from forgefield.app.reports.reading import force_share
@@ -25,6 +27,7 @@ from forgefield.core.errors import ModelError
 from forgefield.core.quantities import ALWAYS
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset
+from forgefield.data.differences import as_labelled
 from forgefield.data.parts import TrainingData
 from forgefield.export.artifact import export_artifacts
 from forgefield.export.calculator import ForgeField
@@ -61,13 +64,16 @@ def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResu
 
 def judge(run: Run, potential: Potential, data: TrainingData, tests: Mapping[str, Dataset]) -> dict[str, Any]:
     """Evaluate the model on the test and validation data and write all down; return the errors by set."""
-    sets = dict(tests)
+    sets = {name: judged(run, potential, test) for name, test in tests.items()}
     sets["val" if data.val is not None else "train"] = data.checked
     found: dict[str, Any] = {}
     with run.record.stage("evaluation"):
         for name, dataset in sets.items():
             measured = measured_in_evaluation(potential, run.config.train)
-            evaluation = evaluate(potential, checking_loader(run, potential, dataset), measured=measured)
+            whole = potential.baseline is not None
+            loader = checking_loader(run, potential, dataset)
+            evaluation = evaluate(potential, loader, measured=measured, whole=whole)
+            dataset = as_labelled(dataset)
             for note in evaluation.notes:
                 say(run.console, f"note: {name}: {note}")
             about = {"set": name, "fingerprint": dataset.fingerprint, "run": run.config.name}
@@ -92,6 +98,7 @@ def hand_out(run: Run, potential: Potential, sample: Sequence[Structure], metric
                 targets=run.config.export.targets,
                 provenance=provenance(run, metrics),
                 sample=sample,
+                correction_alone=run.config.export.correction_alone,
             )
             checks.append(check_in_ase(folder / inside, model, bare(sample[0], model.heads), run.device))
     worst = {name: max(check[name] for check in checks) for name in checks[0]}
@@ -126,9 +133,10 @@ def check_in_ase(folder: Path, potential: Potential, structure: Structure, devic
         ModelError: they differ by more than rounding explains.
     """
     atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
+    alone = {} if potential.baseline is None else {"baseline": "correction"}
     atoms.info |= {"charge": structure.charge or 0.0, "multiplicity": structure.multiplicity or 1}
     atoms.info |= structure.features
-    atoms.calc = ForgeField.load(folder, device=str(device), head=structure.level or potential.heads[0])
+    atoms.calc = ForgeField.load(folder, device=str(device), head=structure.level or potential.heads[0], **alone)
     (expected,) = predict(potential, [structure])
     if not potential.context.energy:
         return _check_properties(atoms, expected, folder, 1e-8 if potential.dtype == torch.float64 else 1e-4)
@@ -220,6 +228,7 @@ def _summary(
     ]
     for name, found in metrics.items():
         rows += error_rows(name, found["all"])
+        rows += baseline_rows(name, found, run.record.content.get("baseline", {}).get("name", ""))
         by_head = found.get("by_head", {})
         for head, errors in by_head.items() if len(by_head) > 1 else ():
             rows += error_rows(f"{'validation' if name == 'val' else name}, {head}", errors)
@@ -245,6 +254,7 @@ def next_commands(run: Run, model: str) -> list[tuple[str, str]]:
     heads, energies = run.record.content["model"]["heads"], run.config.train.trained_labels() & {*ALWAYS}
     several = len(heads) > 1 and run.config.export.fidelity == "all"
     named, asked = (f", head='{heads[-1]}'", f" --head {heads[-1]}") if several else ("", "")
+    named += ", baseline=base" if run.record.content.get("baseline", {}).get("method") == "labels" else ""
     python = f"from forgefield import ForgeField; calculator = ForgeField.load('{model}'{named})"
     return [
         (

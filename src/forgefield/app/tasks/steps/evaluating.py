@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from forgefield.app.folder import write_json
+from forgefield.app.reports.baseline import composition_part
 from forgefield.app.reports.contents import Predictions, Property
 from forgefield.app.run import OutputSettings
 from forgefield.app.tasks.steps.further import cells_of, columns_of, in_ase, of_atoms, units_of
@@ -52,6 +53,8 @@ def write_evaluation(
     """
     files = []
     if names.metrics_json:
+        if potential.baseline is not None:
+            about = {**(about or {}), "baseline": potential.baseline.name}
         about = {**(about or {}), "units": {**UNITS, **units_of(potential)}}
         files.append(write_json(folder / names.metrics_json, {"about": about, **evaluation.metrics}))
     if names.metrics_csv:
@@ -101,6 +104,7 @@ def predictions_table(predictions: Sequence[Prediction], dataset: Dataset) -> st
     compared = with_forces and any("forces" in s.labels for s in dataset)
     periodic = with_forces and any(has_stress(s) for s in dataset)
     columns += ["energy_label", "energy_error_per_atom"] if labelled else []
+    columns += ["base_energy"] if any(p.base for p in predictions) else []
     columns += ["max_force"] if with_forces else []
     columns += ["forces_rmse", "max_force_error"] if compared else []
     columns += [f"stress_{axes}" for axes in ("xx", "yy", "zz", "yz", "xz", "xy")] if periodic else []
@@ -143,6 +147,9 @@ def as_arrays(predictions: Sequence[Prediction], dataset: Dataset, potential: Po
     table, elements = potential.self_energies.cpu().numpy(), np.array(potential.elements)
     heads = [potential.heads.index(s.level) if s.level in potential.heads else 0 for s in structures]
     baseline = [table[h, np.searchsorted(elements, s.numbers)].sum() for h, s in zip(heads, structures, strict=True)]
+    if all("energy" in p.base for p in predictions):
+        based = np.array([float(p.base["energy"]) for p in predictions])
+        baseline = np.array(baseline) + composition_part(based, [s.numbers for s in structures])
     no_forces = np.zeros((0, 3))
     return Predictions(
         n_atoms=np.array([len(s) for s in structures]),
@@ -157,9 +164,11 @@ def as_arrays(predictions: Sequence[Prediction], dataset: Dataset, potential: Po
         index=np.array([p.index for p in predictions]),
         config_type=np.array([s.config_type for s in structures]),
         origin=np.array([s.origin for s in structures]),
-        further={name: _property(q, predictions, structures) for name, q in potential.targets.quantities.items()}
-        if predictions[0].further
-        else {},
+        further={
+            name: _property(q, predictions, structures)
+            for name, q in potential.targets.quantities.items()
+            if name in predictions[0].further
+        },
     )
 
 
@@ -187,7 +196,7 @@ def has_stress(structure: Structure) -> bool:
 
 def _compared(p: Prediction, s: Structure) -> dict[str, Any]:
     """Return the columns of one structure that need labels or forces."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"base_energy": float(p.base["energy"])} if "energy" in p.base else {}
     if p.energy is not None:
         found |= {"energy": p.energy, "energy_per_atom": p.energy / len(s)}
     if p.energy is not None and "energy" in s.labels:
@@ -216,6 +225,10 @@ def _atoms(p: Prediction, s: Structure) -> Atoms:
         atoms.arrays["ref_forces"] = s.labels["forces"]
     if "stress" in s.labels:
         atoms.info["ref_stress"] = s.labels["stress"]
+    if "energy" in p.base:
+        atoms.info["base_energy"] = float(p.base["energy"])
+    if "forces" in p.base and p.forces is not None:
+        atoms.arrays["base_forces"] = p.base["forces"]
     results: dict[str, Any] = {} if p.energy is None else {"energy": p.energy}
     if p.forces is not None:
         results["forces"] = p.forces

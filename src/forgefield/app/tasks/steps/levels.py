@@ -40,7 +40,7 @@ def check_dispersion(potential: Potential) -> None:
         ModelError: they do not, or it is not stated.
     """
     terms = {name: [bool(s) for s in term.scale.tolist()] for name, term in potential.physics.items()}
-    check_trained(terms, potential.heads, potential.dispersion)
+    check_trained(terms, potential.heads, potential.dispersion, potential.baseline)
 
 
 class Handed(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from forgefield.app.baseline.naming import give_baseline
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.aims import aims_of, unseen_elements, with_spreads
 from forgefield.app.tasks.steps.datasets import heads_of
@@ -110,11 +111,15 @@ def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype:
         dtype=dtype,
         seed=config.train.seed,
     )
-    asked = config.export.targets if config.export.standard_artifacts else ()
-    if asked and potential.unexportable:
-        what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(asked)}"
+    files = config.export.targets if config.export.standard_artifacts else ()
+    if files and potential.unexportable:
+        what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(files)}"
         raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
     _check_named_levels(config, heads)
+    if config.model.baseline is not None and not asked.aims.energy:
+        what = "is a level of theory for energies, which this model does not learn"
+        raise ConfigError(what, "model.baseline", "take it out, or give energies a weight")
+    give_baseline(potential, config)
     state_dispersion(potential, config.data)
     check_dispersion(potential)
     return potential
@@ -210,6 +215,7 @@ def describe_model(potential: Potential) -> dict[str, Any]:
         "settings": potential.settings.model_dump(mode="json"),
         "scale": potential.scale.tolist(),
         "shift": potential.shift.tolist(),
+        **({} if potential.baseline is None else {"baseline": potential.baseline.name}),
     }
 
 

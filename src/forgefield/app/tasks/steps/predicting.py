@@ -41,6 +41,7 @@ def predict_all(config: RunConfig, question: Question, dataset: Dataset, console
             memory=config.eval.memory_share if size == "auto" else None,
             progress=lambda n: bar.advance(task, n),
             measured=measured_in_evaluation(potential, free_atoms=config.eval.free_atoms),
+            whole=potential.baseline is not None and not config.eval.correction_alone,
         )
     for note in found.notes:
         say(console, f"note: {note}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from forgefield.app.baseline.cache import FILE
 from forgefield.app.folder import RECORD, RESOLVED
 from forgefield.app.run import RunConfig
 from forgefield.app.run_rules import TRAINING
@@ -56,7 +57,7 @@ def _image(real: Path | None, scratch: Path) -> Path | None:
     if real is None or not real.is_dir():
         return None if real is None else scratch
     scratch.mkdir()
-    for name in (RESOLVED, RECORD):
+    for name in (RESOLVED, RECORD, FILE):
         if (real / name).is_file():
             shutil.copy(real / name, scratch / name)
     if (real / "checkpoints").is_dir():

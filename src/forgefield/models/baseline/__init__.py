@@ -1,0 +1,1 @@
+"""Delta-learning: the cheaper level of theory that a model corrects."""
