@@ -13,7 +13,7 @@ def run_of(tmp_path, backend="aimnet2", **train):
     )
 
 
-@pytest.mark.parametrize(("backend", "lr"), [("mace", 0.01), ("aimnet2", 0.001)])
+@pytest.mark.parametrize(("backend", "lr"), [("mace", 0.01), ("aimnet2", 0.001), ("xpainn", 0.001)])
 def test_the_learning_rate_is_the_architectures(tmp_path, backend, lr):
     assert run_of(tmp_path, backend).train.lr == lr
     assert training_defaults(backend).get("lr", 0.01) == lr

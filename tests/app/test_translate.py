@@ -259,7 +259,7 @@ def test_an_unknown_dialect_lists_those_there_are(folder):
     assert result.exit_code == 2
     assert "no dialect 'maze'" in result.stderr
     assert "'mace'" in result.stderr
-    assert "There are: aimnet2mult, mace" in result.stderr
+    assert "There are: aimnet2mult, alignn, mace, xequinet" in result.stderr
     assert call("translate", "--from", "mace", "config.yaml").exit_code == 0
     assert "is there already" in call("translate", "--from", "mace", "config.yaml").stderr
 

@@ -29,6 +29,13 @@ SMALL = {
         "edge_input_features": 12,
         "triplet_input_features": 7,
     },
+    "xpainn": {
+        "node_dim": 8,
+        "node_irreps": "6x0e + 5x1o + 3x2e",
+        "num_basis": 6,
+        "cutoff": 4.0,
+        "hidden_dim": 7,
+    },
 }
 ELEMENTS = [1, 6, 8, 14]
 ENERGIES = {h: {1: -13.6, 6: -1029.0, 8: -2041.0, 14: -7000.0} for h in ("default", "low")}

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 import forgefield
 from forgefield.app import cli
 
-CLOCK = {"seconds", "total_seconds", "structures_per_second", "peak_memory_mib"}
+CLOCK = {"seconds", "total_seconds", "cpu_seconds", "structures_per_second", "peak_memory_mib"}
 COMMAND = [sys.executable, "-m", "forgefield"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "forgefield"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "FORGEFIELD_ALLOCATOR": "system"}

@@ -83,6 +83,7 @@ CASES = {
     "drop_last": Case(True),
     "save_every": Case(2),
     "max_minutes": Case(1e-9),
+    "max_cpu_minutes": Case(1e-9),
     # loss
     "energy_weight": Case(2.0),
     "force_weight": Case(2.0),

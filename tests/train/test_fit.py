@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from toy import load, make_potential, make_structures, quiet, same, weights
 from forgefield.core.errors import ConfigError, DataError, ForgeError, ModelError
 from forgefield.models.bundle import MANIFEST
 from forgefield.train.checkpoint import load_weights
+from forgefield.train.cpu_time import CpuClock
 from forgefield.train.evaluate import validate
 from forgefield.train.loop import FitResult, fit
 from forgefield.train.loss import build_loss
@@ -201,6 +205,34 @@ def test_time_limit(tmp_path):
     rows = read_history(tmp_path / "history.jsonl")
     assert [(row["update"], row["partial"]) for row in rows] == [(1, True)]
     assert (tmp_path / "checkpoints" / "last" / "state.json").is_file()
+
+
+def test_limit_of_computing_time(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(
+        "forgefield.train.cycles.CpuClock.seconds", lambda self: clock.__setitem__(0, clock[0] + 1.0) or clock[0]
+    )
+    _, result = run(tmp_path, quiet(epochs=1000, max_cpu_minutes=0.1))
+    assert result.reason == "max_cpu_minutes"
+    state = json.loads((tmp_path / "checkpoints" / "last" / "state.json").read_text())
+    first = state["progress"]["cpu_seconds"]
+    assert 4.0 <= first <= clock[0] < 12.0  # a second for each look at the clock, and 6 of them to spend
+    clock[0] = 0.0
+    _, again = run(tmp_path, quiet(epochs=1000, max_cpu_minutes=0.1), resume=True)
+    rows = read_history(tmp_path / "history.jsonl")
+    assert again.reason == "max_cpu_minutes"
+    assert rows[-1]["cpu_seconds"] > first + 2.0  # over both calls
+
+
+def test_the_clock_counts_computing_only_and_other_processes_too():
+    clock = CpuClock()
+    time.sleep(0.05)
+    idle = clock.seconds()
+    code = "import time\nwhile time.process_time() < 0.4: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    clock._looked -= 2.0  # as if it had been long ago
+    assert idle < 0.04
+    assert clock.seconds() >= 0.4
 
 
 def test_save_every(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def outcome(folder, keys):
     settings = quiet(**{"epochs": 4, "lr": 0.02, **keys})
     potential, result = run(folder, settings, potential=potential)
     weights = {name: value.tolist() for name, value in potential.state_dict().items()}
-    clocks = {"seconds", "total_seconds", "structures_per_second", "peak_memory_mib"}
+    clocks = {"seconds", "total_seconds", "cpu_seconds", "structures_per_second", "peak_memory_mib"}
     rows = [{k: v for k, v in row.items() if k not in clocks} for row in read_history(folder / "history.jsonl")]
     kept = sorted(p.name for p in (folder / "checkpoints").iterdir())
     return json.dumps([weights, rows, kept, result.reason, result.best_metric])

@@ -22,7 +22,7 @@ from forgefield.train.table import gathered, joined, table_of
 from forgefield.train.team import ALONE
 
 MINUTE = 60.0
-CLOCK = {"seconds", "total_seconds", "structures_per_second", "peak_memory_mib"}
+CLOCK = {"seconds", "total_seconds", "cpu_seconds", "structures_per_second", "peak_memory_mib"}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import typer
 from forgefield.app import data_cli
 from forgefield.app.commands import (
     check,
+    compare,
     evaluate,
     explain,
     export,
@@ -49,13 +50,14 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("infer", infer.command, FLAGS),
     ("export", export.command, FLAGS),
     ("import", import_model.command, FLAGS),
+    ("compare", compare.command, FLAGS),
     ("explain", explain.command, LOOK),
     ("schema", schema.command, LOOK),
 )
 for _name, _command, _panel in COMMANDS:
-    app.command(_name, rich_help_panel=_panel, no_args_is_help=_name in ("init", "check", "run", "train", "resume"))(
-        guarded(_command)
-    )
+    app.command(
+        _name, rich_help_panel=_panel, no_args_is_help=_name in ("init", "check", "run", "train", "resume", "compare")
+    )(guarded(_command))
 
 app.add_typer(data_cli.app, name="data", rich_help_panel=LOOK)
 

@@ -18,7 +18,7 @@ from forgefield.core.settings import Matmul
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import predict_graph
 from forgefield.export.verlet import MovingGraph, VerletList, moved
-from forgefield.export.whole import choose_base
+from forgefield.export.whole import choose_base, together
 from forgefield.graph.needs import Electrons
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
@@ -145,17 +145,8 @@ class ForgeField(Calculator):
         if has_stress:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
         if self.base is not None:
-            self._add_base(structure, stress=has_stress)
-
-    def _add_base(self, structure: Structure, *, stress: bool) -> None:
-        """Add the base level to the correction; what that level does not say is left out of the results."""
-        base = self.base.compute(structure, self.atoms, stress=stress)  # type: ignore[union-attr]
-        parts = {"energy": base.energy, "free_energy": base.energy, "energies": base.atom_energies}
-        parts |= {"forces": base.forces, "stress": base.stress}
-        learned = self.potential.baseline.learned  # type: ignore[union-attr]
-        lost = {*learned, *(("dipole", "quadrupole") if "charges" in learned else ())} - parts.keys()
-        whole = {n: v + parts[n] for n, v in self.results.items() if parts.get(n) is not None}
-        self.results = whole | {n: v for n, v in self.results.items() if n not in parts and n not in lost}
+            base = self.base.compute(structure, self.atoms, stress=has_stress)
+            self.results = together(self.results, base, self.potential.baseline.targets)
 
     def _structure(self) -> Structure:
         """The atoms as they are now; as long as only positions change, the rest of the last structure is kept."""

@@ -106,14 +106,7 @@ class ScriptablePotential(nn.Module):
             far_first, far_second, far_shift = half_of(x, edges, shift, self.far, self.cutoff)
             far_first, far_second = inverse.index_select(0, far_first), inverse.index_select(0, far_second)
         sender, pair, sign, reverse, forward_slot, backward_slot = neighbour_table(first, second, n, like)
-        entering, leaving = first[:0], first[:0]
-        if self.triplets > 0.0:
-            rows = x.index_select(0, order)
-            vectors = rows.index_select(0, second) - rows.index_select(0, first) + pair_shift
-            entering, leaving, there = padded_triplets(
-                vectors, pair, sign, self.triplets, self.opposite, self.backtracking
-            )
-            entering, leaving = entering[there], leaving[there]
+        entering, leaving = self.triplets_of(x.index_select(0, order), first, second, pair_shift, pair, sign)
         found: dict[str, Tensor] = self.core(
             x.index_select(0, order),
             numbers.index_select(0, order),
@@ -143,6 +136,17 @@ class ScriptablePotential(nn.Module):
             torch.ones(entering.size(0), dtype=like.dtype, device=like.device),
         )
         return {name: value[0] if name in self.whole else value for name, value in found.items()}
+
+    def triplets_of(
+        self, x: Tensor, first: Tensor, second: Tensor, shift: Tensor, pair: Tensor, sign: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the edges that enter and leave each triplet's middle atom, (T,) and (T,)."""
+        if self.triplets == 0.0:
+            return first[:0], first[:0]
+        vectors = x.index_select(0, second) - x.index_select(0, first) + shift
+        found = padded_triplets(vectors, pair, sign, self.triplets, self.opposite, self.backtracking)
+        entering, leaving, there = found
+        return entering[there], leaving[there]
 
     def row_of(self, features: Tensor | None) -> Tensor:
         """Return the further inputs as one row, (1, X)."""

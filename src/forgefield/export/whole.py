@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ class Base(NamedTuple):
     forces: np.ndarray  # (N, 3), eV/Å
     stress: np.ndarray | None  # (6,), eV/Å^3, Voigt
     atom_energies: np.ndarray | None  # (N,), eV
+    further: Mapping[str, np.ndarray]  # charges (N,), e; dipole (3,), e Å
 
 
 class XtbBase:
@@ -43,7 +45,8 @@ class XtbBase:
         del atoms, stress
         found = self.program.compute(structure)
         tensor = full_3x3_to_voigt_6_stress(found["stress"]) if "stress" in found else None
-        return Base(float(found["energy"]), found["forces"], tensor, found["atom_energies"])
+        further = {name: found[name] for name in self.program.settings.targets if name in found}
+        return Base(float(found["energy"]), found["forces"], tensor, found["atom_energies"], further)
 
 
 class GivenBase:
@@ -51,23 +54,46 @@ class GivenBase:
 
     Args:
         calculator: computes the level that the base labels of the training data are of.
+        targets: what it is asked for beside energy, forces and stress.
     """
 
     electrons = ()
 
-    def __init__(self, calculator: Any) -> None:
-        self.calculator = calculator
+    def __init__(self, calculator: Any, targets: Sequence[str] = ()) -> None:
+        self.calculator, self.targets = calculator, targets
 
     def compute(self, structure: Structure, atoms: Atoms, *, stress: bool) -> Base:
         """Compute the atoms, with all that their `info` says."""
         del structure
         own = atoms.copy()
         own.calc = self.calculator
+        further = {name: self._asked(own, name) for name in (*(("stress",) if stress else ()), *self.targets)}
+        known = {name: value for name, value in further.items() if value is not None}
+        return Base(float(own.get_potential_energy()), own.get_forces(), known.pop("stress", None), None, known)
+
+    def _asked(self, atoms: Atoms, name: str) -> np.ndarray | None:
+        """A property of atoms; None if the calculator does not know it."""
         try:
-            tensor = own.get_stress() if stress else None
+            return np.asarray(self.calculator.get_property(name, atoms))
         except PropertyNotImplementedError:
-            tensor = None
-        return Base(float(own.get_potential_energy()), own.get_forces(), tensor, None)
+            return None
+
+
+def together(correction: Mapping[str, Any], base: Base, targets: Sequence[str]) -> dict[str, Any]:
+    """Return ASE results of the whole; what would be a correction alone is left out.
+
+    Args:
+        correction: ASE results of the model.
+        base: the base level.
+        targets: further quantities that the model learned as differences.
+    """
+    parts: dict[str, Any] = {"energy": base.energy, "free_energy": base.energy, "energies": base.atom_energies}
+    parts |= {"forces": base.forces, "stress": base.stress, **{n: base.further.get(n) for n in targets}}
+    if "charges" in targets:  # moments that follow from charges are differences too
+        parts = {"dipole": None, "quadrupole": None, **parts}
+    whole = {name: value if name not in parts else None for name, value in correction.items()}
+    whole |= {n: correction[n] + part for n, part in parts.items() if n in correction and part is not None}
+    return {name: value for name, value in whole.items() if value is not None}
 
 
 def choose_base(
@@ -101,4 +127,4 @@ def choose_base(
         what = f"the model gives a correction to {settings.name}, which cannot be computed here"
         fix = 'hand in an ASE calculator of that level, baseline=..., or baseline="correction" for the correction alone'
         raise ModelError(what, WHERE, fix)
-    return GivenBase(given)
+    return GivenBase(given, settings.targets)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from forgefield.core.errors import ModelError
-from forgefield.kernels import gate_operators, linear_operators, radial_operators  # noqa: F401  (define the others)
+from forgefield.kernels import gate_operators, linear_operators, neighbour_operators, radial_operators  # noqa: F401
 from forgefield.kernels.paths import coupling_paths
 
 _TABLE = (
@@ -192,5 +192,6 @@ for _name in (
     "network_backward",
     "network_second",
     "radial_sum_second",
+    "neighbour_sum_second",
 ):
     torch.library.register_autograd(f"forgefield::{_name}", _no_third)

@@ -32,6 +32,8 @@ class AtomTerm(NamedTuple):
     vector_gradients: Tensor  # (P, 3), eV/Å
     extra: Mapping[str, Tensor] = NOTHING  # (N, ...) in the graph's order, or (S, ...)
     charge_gradients: Tensor | None = None  # (P, 3), eV/Å: by way of the charges, of what `respond` stands for
+    positions: Tensor | None = None  # (N, 3), eV/Å, by the positions at fixed pair vectors, see `Share`
+    strain: Tensor | None = None  # (S, 3, 3), eV, by a strain of positions and cell at fixed pair vectors
 
 
 Respond = Callable[[Tensor], Tensor]

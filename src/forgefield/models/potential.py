@@ -190,7 +190,10 @@ class Potential(nn.Module):
         scale = self.scale.index_select(0, head)
         energies = scale * term.energies.double() + self.shift.index_select(0, head)
         pair_scale = scale.index_select(0, graph.pair_first).to(geometry.vectors.dtype).unsqueeze(1)
-        gradients = Gradients(term.vector_gradients * pair_scale, None, None, None).plus(term.charge_gradients)
+        by_positions = None if term.positions is None else term.positions * scale.unsqueeze(1)
+        by_strain = None if term.strain is None else term.strain * self.scale[graph.head].reshape(-1, 1, 1)
+        by_vectors = term.vector_gradients * pair_scale
+        gradients = Gradients(by_vectors, None, by_positions, by_strain).plus(term.charge_gradients)
         shares = [t(geometry, None) for t in self.physics.values() if not t.uses_charges]
         for share in (*shares, *electrostatics.shares(term.extra)):
             energies, gradients = energies + share.energies.double(), gradients.add(share)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from forgefield.models.potential import Outputs
 
 LONG = 5000  # updates from which `auto` compiles: seconds saved per 1,000 updates over minutes to compile
-SHORT_MINUTES = 20  # `max_minutes` below which it does not
+SHORT_MINUTES = 20  # `max_minutes` or `max_cpu_minutes` below which it does not
 TIMED = 3  # passes of either side that are timed after compiling; the median is told
 
 
@@ -69,8 +69,9 @@ class Compilation:
             self._drop(self.state.compiled)
 
     def _pays(self) -> bool:
-        potential, limit = self.state.potential, self.settings.max_minutes
-        if self.settings.amp or self.updates < LONG or (limit is not None and limit < SHORT_MINUTES):
+        potential, limits = self.state.potential, (self.settings.max_minutes, self.settings.max_cpu_minutes)
+        short = any(limit is not None and limit < SHORT_MINUTES for limit in limits)
+        if self.settings.amp or self.updates < LONG or short:
             return False
         return not potential.in_kernels()
 

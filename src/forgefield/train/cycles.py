@@ -16,6 +16,7 @@ from forgefield.train.breakdown import breakdown
 from forgefield.train.checkpoint import save_checkpoint
 from forgefield.train.compilation import Compilation
 from forgefield.train.continuation import Stamp
+from forgefield.train.cpu_time import CpuClock
 from forgefield.train.evaluate import validate
 from forgefield.train.history import history_row
 from forgefield.train.intervals import Interval
@@ -37,7 +38,8 @@ from forgefield.train.tally import Tally
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch, Loader
 
-_TIME_OVER = 1000  # beyond every signal's number
+_TIME_OVER, _CPU_TIME_OVER = 1000, 1001  # beyond every signal's number
+_LIMITS = {_TIME_OVER: "max_minutes", _CPU_TIME_OVER: "max_cpu_minutes"}
 
 
 class Cycles:
@@ -83,7 +85,8 @@ class Cycles:
         self.stopping = Stopping(state, settings)
         self.validation = Interval.read(settings.validate_every)
         self.started = self.tick = time.monotonic()
-        self.seconds_before = state.progress.seconds
+        self.cpu_clock = CpuClock()
+        self.seconds_before, self.cpu_seconds_before = state.progress.seconds, state.progress.cpu_seconds
         self.updates_here = 0
         self.saved_update = state.progress.update
         self.request = StopRequest()
@@ -207,7 +210,7 @@ class Cycles:
         """End a cycle that is not validated; the sums go on."""
         progress = self.state.progress
         progress.cycle, progress.cycle_updates = progress.cycle + 1, 0
-        progress.seconds = self.seconds_before + time.monotonic() - self.started
+        self._note_time()
         self._reach("cycle")
 
     def _judge(self, recorder: Recorder, *, over: bool, partial: bool) -> None:
@@ -236,7 +239,7 @@ class Cycles:
         improved, ranked = progress.improves(judged), rank(progress, entry, self.settings.best_k)
         if improved:
             progress.best = entry
-        progress.seconds = self.seconds_before + time.monotonic() - self.started
+        self._note_time()
         row = history_row(
             progress, self.tick, loss, metrics["all"], self.stages.losses, self.further, self.device,
             best=improved, partial=partial,
@@ -276,14 +279,27 @@ class Cycles:
 
     def _wish(self) -> str | None:
         """A signal or the end of the time, of which all processes take note after the same update."""
-        limit, number = self.settings.max_minutes, self.request.number
-        over = limit is not None and self.updates_here and time.monotonic() - self.started >= 60 * limit
-        agreed = self.state.team.largest(number or (_TIME_OVER if over else 0))
-        if agreed == _TIME_OVER:
-            return "max_minutes"
+        agreed = self.state.team.largest(self.request.number or self._over())
+        if agreed in _LIMITS:
+            return _LIMITS[agreed]
         return name_of(agreed) if agreed else None
 
+    def _over(self) -> int:
+        """Which of the limits of time this process has reached, 0 for none."""
+        limit, of_cpu = self.settings.max_minutes, self.settings.max_cpu_minutes
+        if not self.updates_here:
+            return 0
+        if limit is not None and time.monotonic() - self.started >= 60 * limit:
+            return _TIME_OVER
+        return _CPU_TIME_OVER if of_cpu is not None and self.cpu_clock.seconds() >= 60 * of_cpu else 0
+
+    def _note_time(self) -> None:
+        progress = self.state.progress
+        progress.seconds = self.seconds_before + time.monotonic() - self.started
+        progress.cpu_seconds = self.cpu_seconds_before + self.cpu_clock.seconds()
+
     def _save(self, name: str) -> None:
+        self._note_time()
         self.tally.flush(self.state.progress.running.errors)
         save_checkpoint(self.checkpoints / name, self.state, self.stamp)
         if name == "last":

@@ -140,9 +140,8 @@ def evaluate(
         cast("Errors", metrics["all"])["n_forces_left_out"] = left_out
     if baseline:
         metrics["baseline"] = baseline
-    return Evaluation(
-        _predictions(table, energy_only, measured.energy, structures if whole else ()), metrics, tuple(notes)
-    )
+    based = structures if whole else ()
+    return Evaluation(_predictions(table, energy_only, measured.energy, based), metrics, tuple(notes))
 
 
 def _left_out(table: Table, structures: Sequence[Structure]) -> int:

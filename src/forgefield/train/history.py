@@ -50,6 +50,7 @@ def history_row(
         "update": progress.update,
         "seconds": running.seconds + time.monotonic() - tick,
         "total_seconds": progress.seconds,
+        "cpu_seconds": progress.cpu_seconds,
         "lr": next(iter(running.rates.values())),
         "grad_norm": running.grad_norm / running.updates,
         "train_loss": sum(weight * (means.get(name) or 0.0) for name, (weight, _) in losses.terms.items()),

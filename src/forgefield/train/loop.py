@@ -48,7 +48,7 @@ class FitResult:
         best_metric: its loss, or the metric that `train.best_metric` names.
         epochs_done: epochs completed.
         seconds: time spent by this call, s.
-        reason: why it ended, see `stopping.Stopping.reason`; or max_minutes.
+        reason: why it ended, see `stopping.Stopping.reason`; max_minutes or max_cpu_minutes.
         history: path of history.jsonl; it is there if `jsonl` is among the loggers.
         epochs_here: epochs completed by this call.
         compilation: what was decided about compiling, and why, in sentences.

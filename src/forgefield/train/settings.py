@@ -24,6 +24,7 @@ RESUME_MAY_CHANGE = frozenset(
     {
         "epochs",
         "max_minutes",
+        "max_cpu_minutes",
         "compile",
         "early_stop_factor",
         "early_stops",

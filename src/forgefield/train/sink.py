@@ -12,7 +12,7 @@ Row = dict[str, float | int | bool | None]
 Part = dict[str, float | int | str | None]
 
 COLUMNS = (
-    "cycle", "epoch", "update", "seconds", "total_seconds", "lr", "grad_norm",
+    "cycle", "epoch", "update", "seconds", "total_seconds", "cpu_seconds", "lr", "grad_norm",
     "train_loss", "train_energy", "train_forces", "train_stress",
     "val_loss", "val_energy", "val_forces", "val_stress",
     "val_energy_mae_per_atom", "val_energy_rmse_per_atom", "val_forces_mae", "val_forces_rmse",

@@ -67,6 +67,7 @@ class Progress:
         cycle: cycles completed.
         cycle_updates: updates in the current cycle.
         seconds: time spent in all, over all restarts, s.
+        cpu_seconds: computing time spent in all, over all restarts, s; see `cpu_time.CpuClock`.
         skipped: updates left out by gradient scaling.
         compiled: whether the model is being trained compiled; a fit that is continued then is so at once.
         stage: 1, or 2 after the change to `stage_two`.
@@ -83,6 +84,7 @@ class Progress:
     cycle: int = 0
     cycle_updates: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     skipped: int = 0
     compiled: bool = False
     stage: int = 1

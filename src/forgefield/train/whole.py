@@ -31,8 +31,8 @@ def put_together(table: Table, structures: Sequence[Structure], potential: Poten
     assert potential.baseline is not None
     learned = potential.baseline.learned
     if "charges" in learned:  # moments that follow from charges are differences too
-        known = {n: v for n, v in table.further.items() if n in learned or n not in MOMENTS}
-        table = table._replace(further=MappingProxyType(known))
+        unknown = {n: _unknown(part) for n, part in table.further.items() if n in MOMENTS and n not in learned}
+        table = table._replace(further=MappingProxyType({**table.further, **unknown}))
     alone = measure_errors(base_alone(table, structures, learned, potential))["all"]
     return with_base(table, structures, learned), cast("Errors", alone)
 
@@ -76,9 +76,8 @@ def base_alone(table: Table, structures: Sequence[Structure], learned: Sequence[
     energies from different zeros could not be compared.
     """
     offsets = np.array([_reference(potential, s) for s in structures])
-    zeros = {name: Further(0.0 * part.value, *part[1:]) for name, part in table.further.items() if name in learned}
-    if "virial" in table.further:
-        zeros["virial"] = Further(0.0 * table.further["virial"].value, *table.further["virial"][1:])
+    known = {*learned, "virial"}
+    zeros = {n: part._replace(value=0.0 * part.value) for n, part in table.further.items() if n in known}
     empty = table._replace(
         energy=offsets, forces=0.0 * table.forces, stress=0.0 * table.stress, further=MappingProxyType(zeros)
     )
@@ -119,6 +118,10 @@ def _label(label: np.ndarray, base: np.ndarray, present: np.ndarray) -> np.ndarr
     """Add the base where there is a label."""
     chosen = present.reshape(-1, *[1] * (label.ndim - 1))
     return np.where(chosen, label + base, label)
+
+
+def _unknown(part: Further) -> Further:
+    return part._replace(value=np.full_like(part.value, np.nan), present=np.zeros_like(part.present))
 
 
 def _reference(potential: Potential, structure: Structure) -> float:

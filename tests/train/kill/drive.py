@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from trial import PHASES, VARIANTS, processes, start
 
-CLOCK = {"seconds", "total_seconds", "structures_per_second", "peak_memory_mib"}
+CLOCK = {"seconds", "total_seconds", "cpu_seconds", "structures_per_second", "peak_memory_mib"}
 KILLS_PER_RUN = 5
 MOST_SECONDS = 60.0  # that a process may live on after another one of its run was killed
 
@@ -39,7 +39,9 @@ def digest(folder):
         for file in ("training.safetensors", "weights.safetensors"):
             found.update((place / file).read_bytes())
         state = json.loads((place / "state.json").read_text())
-        state["progress"].pop("seconds"), state["progress"]["running"].pop("seconds")
+        for clock in ("seconds", "cpu_seconds"):
+            state["progress"].pop(clock)
+        state["progress"]["running"].pop("seconds")
         found.update(json.dumps(state, sort_keys=True).encode())
     for line in (folder / "history.jsonl").read_text().splitlines():
         row = json.loads(line)

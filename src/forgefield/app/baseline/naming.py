@@ -26,6 +26,9 @@ def give_baseline(potential: Potential, config: RunConfig) -> None:
     baseline = config.model.baseline
     if baseline is None:
         return
+    if not potential.context.energy:
+        what = f"corrects the energies of {baseline.name}, but this model has no energies"
+        raise ModelError(what, "model.baseline", "take it out, or give energies or forces a weight")
     if baseline.computed:
         Xtb(baseline)
     charged = [name for name, term in potential.physics.items() if term.uses_charges]

@@ -16,7 +16,8 @@ def command(
         list[str],
         typer.Argument(
             metavar="CONFIG...",
-            help="Its YAML file, or a file with its arguments; of aimnet2mult also the model's file and key=value.",
+            help="Its YAML or JSON file, or a file with its arguments; key=value words over it (alignn, xequinet, "
+            "aimnet2mult, there also the model's file).",
         ),
     ],
     dialect: Annotated[str, typer.Option("--from", metavar="PROGRAM", help="The program, for example mace.")],
@@ -36,6 +37,10 @@ def command(
       forgefield translate --from mace config.yaml
 
       forgefield translate --from mace train.sh --out runs/first.yaml
+
+      forgefield translate --from alignn config.json root_dir=data
+
+      forgefield translate --from xequinet config.yaml
 
       forgefield translate --from aimnet2mult train.yaml model.yaml data.fidelity_datasets.0=dft.h5
     """

@@ -40,10 +40,10 @@ class Times:
         epoch: all updates of an epoch.
         validation: of one validation.
         saving: of one checkpoint.
-        training: all epochs (or `train.max_minutes`) with validations and checkpoints.
+        training: all epochs (or as far as a limit of time lets it) with validations and checkpoints.
         closing: evaluation, export and report.
         run: all of it.
-        stopped_by: epochs or max_minutes.
+        stopped_by: epochs, max_minutes or max_cpu_minutes.
         epochs: of the run, as far as they are reached.
         updates_per_epoch: updates.
         cpu_share: computing time per wall time and thread during the steps; less than 1 where others compute too.
@@ -159,19 +159,27 @@ def _times(config: RunConfig, plan: Plan, rehearsal: Rehearsal, sets: Sets, seen
     saving = seen.saving.seconds * (validations / cycles + 1 / train.save_every)
     per_epoch = epoch + validations * validation + cycles * saving
     training, stopped_by = first + epochs * per_epoch, "epochs"
-    if train.max_minutes is not None and training > 60 * train.max_minutes:
-        stopped_by, training = "max_minutes", 60 * train.max_minutes + validation + saving
-        epochs = max(0.0, (60 * train.max_minutes - first) / per_epoch)
-    closing = _closing(config, sets, seen)
     threads = torch.get_num_threads()
     typical = [step for step in rehearsal.steps if step.kind == "typical"] or rehearsal.steps
     share = sum(s.cpu_seconds for s in typical) / max(1e-9, sum(s.seconds for s in typical) * threads)
+    for name, limit in _limits(train, share * threads):
+        if training > limit:
+            stopped_by, training = name, limit + validation + saving
+            epochs = max(0.0, (limit - first) / per_epoch)
+    closing = _closing(config, sets, seen)
     return Times(
         seen.setup, first, float(np.mean(np.concatenate(of_updates))), cost.spread, epoch, validation,
         seen.saving.seconds, training, closing, seen.setup + training + closing, stopped_by, epochs,
         round(updates), share,
         seen.crowded,
     )  # fmt: skip
+
+
+def _limits(train: TrainSettings, cores: float) -> list[tuple[str, float]]:
+    """Return the limits of time by name, in seconds of wall time, with so many cores in use on average."""
+    of_cpu = None if train.max_cpu_minutes is None else train.max_cpu_minutes / max(cores, 1e-9)
+    found = {"max_minutes": train.max_minutes, "max_cpu_minutes": of_cpu}
+    return [(name, 60 * minutes) for name, minutes in found.items() if minutes is not None]
 
 
 def _update_cost(rehearsal: Rehearsal) -> Cost:

@@ -49,8 +49,8 @@ def _epoch(times: Times) -> str:
 def _whole(times: Times) -> str:
     hours = f"{significant(times.run / 3600)} hours" if times.run >= 3600 else duration(times.run)
     reached = f"{times.epochs:.0f} epochs"
-    if times.stopped_by == "max_minutes":
-        reached = f"train.max_minutes, which ends it after about {significant(times.epochs)} epochs"
+    if times.stopped_by != "epochs":
+        reached = f"train.{times.stopped_by}, which ends it after about {significant(times.epochs)} epochs"
     parts = (
         f"{duration(times.setup)} to begin, {duration(times.training)} training, {duration(times.closing)} to conclude"
     )

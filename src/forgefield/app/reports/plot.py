@@ -123,6 +123,24 @@ class Chart:
             circle = f'<circle class="dot {style}" cx="{a:.1f}" cy="{d:.1f}" r="2.6"'
             self.marks.append(f"{circle}>{hint}</circle>" if hint else f"{circle}/>")
 
+    def crossed(
+        self, x: float, y: float, x_spread: float | None, y_spread: float | None, style: str, hint: str
+    ) -> None:
+        """Add a dot with error bars; what they span below zero of a logarithmic axis is cut off at its end."""
+        (across, low, high), (down, lowest, highest) = self.at(
+            np.array([x, x - (x_spread or 0.0), x + (x_spread or 0.0)]),
+            np.array([y, y - (y_spread or 0.0), y + (y_spread or 0.0)]),
+        )
+        for spread, ends in ((x_spread, (low, down, high, down)), (y_spread, (across, lowest, across, highest))):
+            if spread:
+                x1, x2 = np.clip(ends[0::2], LEFT, WIDTH - RIGHT)
+                y1, y2 = np.clip(ends[1::2], TOP, self.height - BOTTOM)
+                self.marks.append(
+                    f'<line class="line {style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+                )
+        circle = f'<circle class="dot {style}" cx="{across:.1f}" cy="{down:.1f}" r="5">'
+        self.marks.append(f"{circle}<title>{escape(hint)}</title></circle>")
+
     def density(self, x: np.ndarray, y: np.ndarray, bins: int = 96) -> None:
         """Add many points as cells shaded by the logarithm of how many fall into each."""
         ranges = ((self.x.low, self.x.high), (self.y.low, self.y.high))

@@ -20,6 +20,7 @@
 #include "mix_operator.h"
 #include "network_operator.h"
 #include "norm_silu.h"
+#include "neighbour_sum.h"
 #include "radial_sum.h"
 
 namespace {
@@ -335,6 +336,9 @@ TORCH_LIBRARY_IMPL(forgefield, CPU, m) {
   m.impl("gated_sum", gates::gated_sum);
   m.impl("gated_sum_adjoint", gates::gated_sum_adjoint);
   m.impl("gated_sum_second", gates::gated_sum_second);
+  m.impl("neighbour_sum", neighbour_sums::neighbour_sum);
+  m.impl("neighbour_sum_adjoint", neighbour_sums::neighbour_sum_adjoint);
+  m.impl("neighbour_sum_second", neighbour_sums::neighbour_sum_second);
 }
 
 TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
@@ -356,4 +360,6 @@ TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
   m.impl("norm_silu_adjoint", norms::recorded::norm_silu_adjoint);
   m.impl("gated_sum", gates::recorded::gated_sum);
   m.impl("gated_sum_adjoint", gates::recorded::gated_sum_adjoint);
+  m.impl("neighbour_sum", neighbour_sums::recorded::neighbour_sum);
+  m.impl("neighbour_sum_adjoint", neighbour_sums::recorded::neighbour_sum_adjoint);
 }

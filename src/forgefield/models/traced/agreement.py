@@ -83,6 +83,8 @@ def _values(result: AtomTerm) -> dict[str, Tensor]:
     found = {"energies": result.energies, "vector_gradients": result.vector_gradients}
     if result.charge_gradients is not None:
         found["charge_gradients"] = result.charge_gradients
+    if result.positions is not None and result.strain is not None:
+        found |= {"gradients by positions": result.positions, "gradients by strain": result.strain}
     return found | {EXTRA + name: value for name, value in result.extra.items()}
 
 

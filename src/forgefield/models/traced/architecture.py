@@ -22,10 +22,12 @@ class EnergyArchitecture(Architecture):
     What a subclass must keep to:
 
     * tensor operations only, Python may decide by shapes and settings but not by values (`if x.max() > 1`);
-    * positions enter by `vectors` alone;
+    * positions enter by `vectors` alone; with `uses_positions` also by `graph.positions` and `graph.cell`;
     * buffers are constants (no running statistics);
     * random numbers (dropout) are allowed: energy and gradient share them.
     """
+
+    uses_positions: bool = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -73,6 +73,7 @@ class Trace:
         fixed: sizes that the graph was specialised to (0 and 1).
         guard: whether other sizes fit.
         conditions: the guard in words.
+        moves: whether gradients by positions and strain are the last outputs.
     """
 
     def __init__(
@@ -83,7 +84,9 @@ class Trace:
         fixed: Mapping[str, int],
         guard: Guard,
         conditions: str,
+        moves: bool = False,
     ) -> None:
+        self.moves = moves
         self.module, self.layout, self.extra = module, layout, tuple(extra)
         self.fixed, self.guard, self.conditions = dict(fixed), guard, conditions
         self.checked: set[tuple[int, ...]] = set()
@@ -98,8 +101,9 @@ class Trace:
         more = [] if respond is None else [respond]
         with no_autocast(inputs.vectors.device):
             energies, gradients, *rest = self.module.forward(*state, *tensors, *more)
+        strain, positions = (rest.pop(), rest.pop()) if self.moves else (None, None)
         by_charge = None if respond is None else rest.pop()
-        return AtomTerm(energies, gradients, dict(zip(self.extra, rest, strict=True)), by_charge)
+        return AtomTerm(energies, gradients, dict(zip(self.extra, rest, strict=True)), by_charge, positions, strain)
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -135,7 +139,7 @@ def make_trace(case: Case, layout: Sizes, sizes: Mapping[str, int]) -> Trace:
         batch = inputs_of(given)
         term = differentiate(architecture, by_name, batch, differentiable=purpose.differentiable, respond=respond)
         extra[:] = term.extra
-        last = [] if term.charge_gradients is None else [term.charge_gradients]
+        last = [x for x in (term.charge_gradients, term.positions, term.strain) if x is not None]
         return term.energies, term.vector_gradients, *term.extra.values(), *last
 
     table = get_decompositions(NOT_IN_TORCHSCRIPT) if purpose.exporting else {}
@@ -164,7 +168,7 @@ def make_trace(case: Case, layout: Sizes, sizes: Mapping[str, int]) -> Trace:
     module.recompile()
     fixed = {name: size for name, size in sizes.items() if size < 2}
     guard, conditions = _guard(environment, {str(s.node._expr): n for n, s in symbols.items()})
-    return Trace(module, layout, extra, fixed, guard, conditions)
+    return Trace(module, layout, extra, fixed, guard, conditions, architecture.uses_positions)
 
 
 def _symbol(environment: ShapeEnv, name: str, size: int) -> torch.SymInt:

@@ -93,6 +93,13 @@ class OrderKeys(Settings):
     max_minutes: float | None = Field(
         None, gt=0, description="Stop at the first update after this time; resume continues. null = no limit."
     )
+    max_cpu_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="Stop at the first update after so many minutes of computing: of all cores, for this process and "
+        "those that read data or compile for it (of several training processes the first to get there decides). "
+        "Validation counts, other programs on the machine do not; resume continues with as many anew. null = no limit.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -24,8 +24,9 @@ class PrecisionKeys(Settings):
     )
     compile: bool | Literal["auto"] = Field(
         "auto",
-        description="Train through torch.compile. auto = fits of 5,000 updates and more (unless max_minutes is below "
-        "20) whose hot sums have no kernels here, eagerly where it fails; true = always, an error where it fails; "
+        description="Train through torch.compile. auto = fits of 5,000 updates and more (unless max_minutes or "
+        "max_cpu_minutes is below 20) whose hot sums have no kernels here, eagerly where it fails; true = always, an "
+        "error where it fails; "
         "false = never. What is compiled is first compared with the eager model, every gradient included; "
         "kept between runs in TORCHINDUCTOR_CACHE_DIR.",
     )

@@ -27,6 +27,7 @@ WORDS = {
     "low_lr": "stopped: the learning rate fell below train.terminate_on_low_lr",
     "max_updates": "stopped by train.max_updates; with a larger one `forgefield resume` continues",
     "max_minutes": "stopped by train.max_minutes; `forgefield resume` continues",
+    "max_cpu_minutes": "stopped by train.max_cpu_minutes; `forgefield resume` continues",
 }
 
 

@@ -17,8 +17,8 @@ from forgefield.train.checkpoint import has_checkpoint
 def taken_up(config: RunConfig, console: Console) -> RunConfig | None:
     """Return what `--continue` makes of a run: the continuation of what is in its folder, or the run as it is.
 
-    A run that has ended is left as it is, unless it was stopped by `train.max_minutes` or its `train` block is another
-    now. What a run left behind that was killed before its first checkpoint is removed.
+    A run that has ended is left as it is, unless it was stopped by `train.max_minutes`, `train.max_cpu_minutes` or its
+    `train` block is another now. What a run left behind that was killed before its first checkpoint is removed.
 
     Returns:
         The run to carry out; None if there is nothing left to do.
@@ -72,7 +72,7 @@ def _ended(config: RunConfig, folder: RunFolder) -> bool:
     record = _record(folder)
     if record.get("status") != "finished" or not folder.resolved.is_file():
         return False
-    out_of_time = record.get("fit", {}).get("reason") == WORDS["max_minutes"]
+    out_of_time = record.get("fit", {}).get("reason") in (WORDS["max_minutes"], WORDS["max_cpu_minutes"])
     return not out_of_time and load_run(folder.resolved)[0].train == config.train
 
 

@@ -32,6 +32,7 @@ class Alignn(EnergyArchitecture):
     """
 
     uses_features = True
+    describes_elements = True
     has_kernels = True
     describes_elements = True
 

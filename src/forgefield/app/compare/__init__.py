@@ -1,0 +1,1 @@
+"""Comparing models: the same data, the same budget of time, one table and one page."""

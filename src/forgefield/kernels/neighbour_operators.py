@@ -1,0 +1,55 @@
+"""Operators of sums over neighbours of features x weights x harmonics, on the CPU alone: schemas, and shapes.
+
+A term is six integers, first column of the sum, of the feature, of the weight, the harmonic (-1: none), 1 if that
+changes its sign with the direction, and the number of columns. Gradients, up to second order, are registered in C++
+(`cpp/neighbour_sum.h`, which has the formulas).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TERM = 6
+_TABLE = "Tensor sender, Tensor pair, Tensor sign, Tensor first, Tensor second, int[] terms"
+_FACTORS = "Tensor features, Tensor weights, Tensor harmonics"
+NEIGHBOUR_SCHEMAS = {
+    "neighbour_sum": f"({_FACTORS}, {_TABLE}) -> Tensor",
+    "neighbour_sum_adjoint": (
+        f"(Tensor g, {_FACTORS}, {_TABLE}, bool need_features, bool need_harmonics) -> (Tensor, Tensor, Tensor)"
+    ),
+    "neighbour_sum_second": (
+        f"(Tensor g, {_FACTORS}, Tensor? v_features, Tensor? v_weights, Tensor? v_harmonics, {_TABLE}, "
+        "bool need_features, bool need_harmonics) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
+}
+for _name, _schema in NEIGHBOUR_SCHEMAS.items():
+    torch.library.define(f"forgefield::{_name}", _schema)
+
+
+def _sum(features: Tensor, weights: Tensor, harmonics: Tensor, *rest: Any) -> Tensor:
+    terms = rest[-1]
+    columns = max((terms[k] + terms[k + 5] for k in range(0, len(terms), TERM)), default=0)
+    return features.new_empty((features.shape[0], columns))
+
+
+def _adjoint(g: Tensor, features: Tensor, weights: Tensor, harmonics: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    rows = [
+        x.new_empty(x.shape if need else (0, x.shape[1]))
+        for x, need in zip((features, harmonics), rest[-2:], strict=True)
+    ]
+    return rows[0], weights.new_empty(weights.shape), rows[1]
+
+
+def _second(g: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return g.new_empty(g.shape), *_adjoint(g, *rest)
+
+
+for _name, _shapes in {
+    "neighbour_sum": _sum,
+    "neighbour_sum_adjoint": _adjoint,
+    "neighbour_sum_second": _second,
+}.items():
+    torch.library.register_fake(f"forgefield::{_name}", _shapes)
