@@ -103,6 +103,7 @@ def test_a_comparison_from_beginning_to_end_with_a_candidate_that_fails_first(fo
     code, out, err = cli(*ask)
     assert code == 0, err
     assert "small-seed-0: 0.001 CPU minutes: kept from before" in out
+    assert "small, 0.001 min small, 0.004 min wide, 0.001 min wide, 0.004 min" in out
     assert not any("small" in " ".join(map(str, command)) for command in commands[made:])
     rows = list(csv.DictReader((folder / "comparison" / "comparison.csv").read_text().splitlines()))
     assert [row["status"] for row in rows] == ["done"] * 4

@@ -345,3 +345,12 @@ def test_memory_that_a_budget_exceeds_is_told_in_its_unit(data, monkeypatch):
     monkeypatch.setattr(Gauge, "limit", lambda self: 1)
     with pytest.raises(DeviceError, match=r"train.max_edges: a batch of 2 structures does not fit .* Fix: try 1,"):
         forecast(config("train.max_edges=12"))
+
+
+def test_cpu_minutes_pass_faster_on_several_cores():
+    from forgefield.app.forecast.outlook import _limits
+    from forgefield.train.settings import TrainSettings
+
+    limits = dict(_limits(TrainSettings(max_minutes=3, max_cpu_minutes=10), 4.0))
+    assert limits == {"max_minutes": 180.0, "max_cpu_minutes": 150.0}
+    assert _limits(TrainSettings(), 4.0) == []

@@ -47,6 +47,7 @@ class Alignn(Settings):
     energy_mult_natoms: bool = True
     link: str = "identity"
     extra_features: int | None = None
+    three_body_cutoff: float | None = None
     compat: str = "none"
 
 
@@ -179,10 +180,17 @@ def test_dead_keys_work_and_can_be_left_dead(folder):
     assert dead["train.scheduler"] is None
     assert "train.early_stops" not in dead
     _, sheet, text = sheet_of(folder, criterion="mse", warmup_steps=100)
-    assert "without effect in alignn, where the schedule drives an optimizer that is thrown away" in " ".join(
-        text.split()
-    )
+    assert "alignn drove an optimizer with it that was thrown away" in " ".join(text.replace("#", "").split())
     assert {"criterion", "warmup_steps"} <= {remark.key for remark in sheet.needless}
+
+
+def test_keys_of_2026(folder):
+    run = run_of(folder, model__name="alignn_atomwise_pure", neighbor_strategy="pure_torch", three_body_cutoff=3.0,
+                 use_amp=True, lr_total_epochs=9)  # fmt: skip
+    assert (run.model.settings.neighbor_strategy, run.model.settings.three_body_cutoff) == ("radius_graph", 3.0)
+    assert (run.train.amp, run.train.T_max) == ("bfloat16", 9.0)
+    assert "edge-gated" in lost(folder, model__conv_type="t_alignn")["model.conv_type"]
+    assert "model.use_zbl" in lost(folder, model__use_zbl=True)
 
 
 def test_a_property_has_no_energy(folder):

@@ -191,6 +191,7 @@ def test_base_labels(folder, monkeypatch):
     monkeypatch.setattr("forgefield.app.translated_text.own_default", lambda path, backend: object())
     found = values(folder, data__base_targets=["base_energy", "base_forces", "base_dipole"])
     assert found["model.baseline"] == {"method": "labels", "targets": ["dipole"]}
+    assert found["export.targets"] == []
     monkeypatch.setattr(Sheet, "knows", lambda sheet, path: False)
     assert "data.base_targets" in lost(folder, data__base_targes=["base_energy"])
     with pytest.raises(ConfigError, match="'base_x' is no base label"):

@@ -188,8 +188,10 @@ def test_smooth_at_the_cutoff(potential):
     """An atom that crosses the cutoff changes neither energy nor forces by a jump."""
     found = []
     for gap in (-1e-9, 1e-9):
-        positions = np.array([[0.0, 0, 0], [1.1, 0, 0], [0.2 + np.sqrt(potential.cutoff**2 - 0.04) + gap, 0.2, 0]])
-        found.append(predict(potential, atoms(np.array([8, 1, 1]), positions)))
+        positions = np.array([[0.0, 0, 0], [1.1, 0, 0], [np.sqrt(potential.cutoff**2 - 0.04) + gap, 0.2, 0]])
+        s = atoms(np.array([8, 1, 1]), positions)
+        assert len(find_pairs(s, potential.cutoff).first) == (3 if gap < 0 else 2)
+        found.append(predict(potential, s))
     assert close(found[0].energy, found[1].energy)
     assert close(found[0].forces, found[1].forces, 1e-8)
 

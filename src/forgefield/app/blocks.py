@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, JsonValue, SerializeAsAny, ValidationInfo, field_validator
 
@@ -114,6 +114,12 @@ class ExportSettings(Settings):
         default=("torchscript",), description="Formats to write beside weights.safetensors and manifest.json."
     )
 
+    files_of: Literal["alignn"] | None = Field(
+        default=None,
+        description="Training also writes its results under the names that scripts for another program read, into "
+        "run_dir/alignn: ids_train_val_test.json, history_train.json, history_val.json, Val_results.json, "
+        "Test_results.json, prediction_results_test_set.csv. null: none.",
+    )
     correction_alone: bool = Field(
         default=False,
         description="Write files of a model with model.baseline although they hold its correction alone: the base "

@@ -87,6 +87,9 @@ def export_artifacts(
     if made and potential.unexportable:
         what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(made)}"
         raise ModelError(what, "export.targets", "give none (targets: []): the weights alone serve Python and ASE")
+    if made and not potential.needs.within_cutoff:
+        what = f"a file of {', '.join(made)} is given all neighbours within the cutoff, not those this model asks for"
+        raise ModelError(what, "export.targets", "give none (targets: []): the weights alone serve Python and ASE")
     if made and potential.baseline is not None and not correction_alone:
         what = f"a file of {', '.join(made)} would hold the correction to {potential.baseline.name} alone"
         fix = "give none (targets: []): the weights serve Python and ASE as a whole; or say correction_alone: true"

@@ -48,10 +48,14 @@ class Needs:
     smooth: bool = True
 
     @property
+    def within_cutoff(self) -> bool:
+        """Whether pairs are all those within the cutoff: what programs give to exported files."""
+        return not self.nearest and not self.extra_cutoff and self.own_images
+
+    @property
     def by_distance(self) -> bool:
         """Whether distances alone say which pairs and triplets there are: a list made with a margin can be kept."""
-        plain = not self.nearest and not self.extra_cutoff and self.own_images
-        return plain and not (self.triplets and math.isfinite(self.opposite))
+        return self.within_cutoff and not (self.triplets and math.isfinite(self.opposite))
 
     def reaching(self, far_cutoff: float) -> Needs:
         """Return the same with far pairs up to this distance at least, Å."""

@@ -114,7 +114,9 @@ def _carry_out(request: Request) -> None:
     except Stopped as error:
         say(f"{error}; saved. Go on with the same command", "stopped")
         raise typer.Exit(SAVED) from None
-    show_table("", found.heads, found.body, screen)
+    models = [f"{row[0]}, {row[1]} min" for row in found.body]  # a column each: narrow screens have few, files all
+    cells = zip(*(row[2:] for row in found.body), strict=True)
+    show_table("", ["", *models], [[head, *row] for head, row in zip(found.heads[2:], cells, strict=True)], screen)
     for note in found.notes:
         tell(f"note: {note}")
     tell(f"Written: {', '.join(short(path) for path in found.files[:4])}, and charts/")

@@ -15,6 +15,7 @@ from forgefield.app.reports.baseline import baseline_rows
 from forgefield.app.reports.markup import duration, milli, significant
 from forgefield.app.reports.page import write_report
 from forgefield.app.reports.reading import force_share
+from forgefield.app.tasks.steps.alignn_files import write_alignn_files
 from forgefield.app.tasks.steps.datasets import load_test_data
 from forgefield.app.tasks.steps.evaluating import write_evaluation
 from forgefield.app.tasks.steps.fitting import WORDS, checking_loader
@@ -48,7 +49,10 @@ def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResu
     """
     if not team().leads:
         return TaskResult("", [], [])
-    metrics = judge(run, potential, data, load_test_data(run, data, potential.elements))
+    tests = load_test_data(run, data, potential.elements)
+    metrics = judge(run, potential, data, tests)
+    if run.config.export.files_of == "alignn":
+        write_alignn_files(run.folder, data, tests)
     trained = _trained(run, potential, data)
     folder = hand_out(run, trained, sample_of(data.val or data.train), metrics)
     run.record.note(status="finished")

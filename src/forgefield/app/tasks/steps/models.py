@@ -115,6 +115,9 @@ def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype:
     if files and potential.unexportable:
         what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(files)}"
         raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
+    if files and not potential.needs.within_cutoff:
+        what = f"a file of {', '.join(files)} is given all neighbours within the cutoff, not those this model asks for"
+        raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
     _check_named_levels(config, heads)
     if config.model.baseline is not None and not asked.aims.energy:
         what = "is a level of theory for energies, which this model does not learn"

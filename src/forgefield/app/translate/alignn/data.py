@@ -29,6 +29,8 @@ def identity(given: Given, sheet: Sheet) -> None:
     why = "parameters are float32 or float64; train.amp computes parts in float16 or bfloat16"
     _put_or_lose(sheet, known, "dtype", precision, why)
     sheet.put("train.seed", given["random_seed"], "other random numbers follow from it than in alignn")
+    if sheet.knows("export.files_of"):
+        sheet.put("export.files_of", "alignn", "results under alignn's names too, in run_dir/alignn")
     start = given["restart_model_path"]
     if start is not None:
         why = "weights of alignn are taken over by `forgefield import`; then task finetune, model_in: that folder"

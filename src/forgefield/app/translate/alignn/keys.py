@@ -48,6 +48,15 @@ KEYS: dict[str, Key] = {
              force_mult_natoms=False, batch_stress=True, use_penalty=True, use_cutoff_function=False,
              multiply_cutoff=False, lg_on_fly=True, include_pos_deriv=False, zero_inflated=False,
              classification=False, lighten_edges=False, backtracking=True, remove_torque=True),
+    # of 2026
+    **_keys("number or none", gpu_memory_fraction=None, three_body_cutoff=3.5),
+    **_keys("truth", use_amp=False, ddp_find_unused_parameters=False, resume_checkpoint=False, deterministic=False,
+            read_existing=False),
+    **_keys("whole", lr_total_epochs=None),
+    **_model("truth", use_zbl=None),
+    **_model("number", zbl_cutoff=0.9),
+    **_model("text", conv_type="alignn"),
+    **_model("whole", num_heads=1),
 }  # fmt: skip
 ALIASES: dict[str, str] = {}
 NEEDLESS = {
@@ -66,6 +75,11 @@ NEEDLESS = {
     "distributed": "several processes are started by torchrun or srun",
     "data_parallel": "without effect in alignn; several processes are started by torchrun or srun",
     "normalize_graph_level_loss": "without effect in alignn; here train.energy_normalization",
+    "ddp_find_unused_parameters": "several processes are started by torchrun or srun, without DistributedDataParallel",
+    "gpu_memory_fraction": "train.max_atoms and train.max_edges limit batches",
+    "read_existing": "no cache of graphs is read",
+    "deterministic": "on the CPU results always repeat to the last digit",
+    "resume_checkpoint": "a run is continued by `forgefield resume RUN_DIR`, or the same command again",
     "target": "a name of JARVIS; of your own data, target_key says which",
     "file_format": "formats are recognised by what is in the files",
     "model.zero_inflated": "without effect in alignn",

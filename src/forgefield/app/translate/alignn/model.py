@@ -24,6 +24,7 @@ def model(given: Given, sheet: Sheet) -> None:
     _penalty(given, sheet)
     _line_graph(given, sheet)
     _forces(given, sheet)
+    _of_2026(given, sheet)
     note = "alignn's sums, which jump at the cutoff; none makes energies and forces smooth"
     sheet.put("model.compat", "alignn", note)
 
@@ -32,18 +33,21 @@ def _name(given: Given, sheet: Sheet) -> None:
     name = given["model.name"]
     if name == "alignn_atomwise":
         return
+    if name == "alignn_atomwise_pure":
+        sheet.needless.append(Remark("model.name", name, "the same model, without DGL"))
+        return
     if name == "alignn":
         sheet.needless.append(
             Remark("model.name", name, "alignn takes this name and never trains it; it is trained here")
         )
         return
-    why = "there is alignn_atomwise; of ealignn_atomwise, set model.lighten_edges and model.inner_cutoff by hand"
+    why = "there are alignn_atomwise and alignn_atomwise_pure; of others, compat: none makes messages end smoothly"
     sheet.lost.append(Remark("model.name", name, why))
 
 
 def _neighbours(given: Given, sheet: Sheet) -> None:
     said = given["neighbor_strategy"]
-    strategy = "k-nearest" if said == "k_nearest" else said
+    strategy = {"k_nearest": "k-nearest", "pure_torch": "radius_graph"}.get(said, said)
     if strategy not in STRATEGIES:
         why = f"not built in alignn either, which ends with an error; there are {', '.join(STRATEGIES)}"
         sheet.lost.append(Remark("neighbor_strategy", said, why))
@@ -57,18 +61,19 @@ def _neighbours(given: Given, sheet: Sheet) -> None:
             sheet.put(f"model.{key}", given[key])
         elif given.says(key):
             sheet.needless.append(Remark(key, given[key], "has an effect with k-nearest only"))
-    _growing_cutoff(given, sheet, strategy)
+    _growing_cutoff(given, sheet, "pure_torch" if said == "pure_torch" else strategy)
+    within, key = given["three_body_cutoff"], "three_body_cutoff"
+    if said == "pure_torch" and within is not None:
+        sheet.put(f"model.{key}", min(within, given["cutoff"]))
+    elif given.says(key):
+        sheet.needless.append(Remark(key, within, "has an effect with pure_torch only"))
 
 
 def _growing_cutoff(given: Given, sheet: Sheet, strategy: str) -> None:
     extra, key = given["cutoff_extra"], "cutoff_extra"
-    if strategy == "k-nearest" or given["model.use_cutoff_function"]:
+    if strategy in ("k-nearest", "pure_torch") or given["model.use_cutoff_function"]:
         if given.says(key):
-            why = (
-                "k-nearest always finds enough"
-                if strategy == "k-nearest"
-                else "beyond the cutoff function nothing counts"
-            )
+            why = "has an effect with radius graphs without a cutoff function only"
             sheet.needless.append(Remark(key, extra, why))
         return
     fixed = strategy == "radius_graph_jarvis"
@@ -128,6 +133,24 @@ def _line_graph(given: Given, sheet: Sheet) -> None:
     sheet.put("model.lighten_edges", lighten)
     note = "a bond and its reverse are no angle with lighten_edges, as in alignn" if lighten and back else ""
     sheet.put("model.backtracking", back and not lighten, note)
+
+
+def _of_2026(given: Given, sheet: Sheet) -> None:
+    """Kinds of convolutions and a repulsion of newer versions."""
+    for key, usual in (("model.conv_type", "alignn"), ("model.num_heads", 1)):
+        if given[key] != usual:
+            sheet.lost.append(Remark(key, given[key], "only edge-gated convolutions (alignn) are built here"))
+        elif given.says(key):
+            sheet.needless.append(Remark(key, given[key], "edge-gated convolutions, as here"))
+    if given["model.use_zbl"]:
+        why = (
+            "alignn's ends at zbl_cutoff; here model.physics: {zbl: {form: lammps, inner: A, outer: B}} is set by hand"
+        )
+        sheet.lost.append(Remark("model.use_zbl", True, why))
+    for key in ("model.use_zbl", "model.zbl_cutoff"):
+        if given.says(key) and not given["model.use_zbl"]:
+            sheet.needless.append(Remark(key, given[key], "no nuclear repulsion"))
+        given.read.add(key)
 
 
 def _forces(given: Given, sheet: Sheet) -> None:

@@ -19,6 +19,10 @@ def training(given: Given, sheet: Sheet) -> None:
     _optimizer(given, sheet)
     _schedule(given, sheet)
     _stopping(given, sheet)
+    if given["use_amp"]:
+        sheet.put("train.amp", "bfloat16")
+    elif given.says("use_amp"):
+        sheet.needless.append(Remark("use_amp", False, "no mixed precision"))
     if given["standard_scalar_and_pca"]:
         why = (
             "alignn scales predictions by it and not the labels; targets are always standardised inside the model here"
@@ -49,14 +53,18 @@ def _schedule(given: Given, sheet: Sheet) -> None:
     if name not in ("onecycle", "none", "step", None):
         raise given.wrong("scheduler", f"got {name!r}", "give onecycle, step or none")
     if name in ("none", None) or published:
-        note = f"{name}: {DEAD}, whose rate stays as it is" if name == "onecycle" else ""
+        note = f"{name}: without effect in alignn before 2026" if name == "onecycle" else ""
         sheet.put("train.scheduler", None, note)
     elif name == "onecycle":
-        note = f"{DEAD}, where the schedule drives an optimizer that is thrown away (published=true: null, as there)"
+        note = "before 2026 alignn drove an optimizer with it that was thrown away; published=true: null, as there"
         sheet.put("train.scheduler", "one_cycle", note)
+        if given["lr_total_epochs"] is not None:
+            sheet.put("train.T_max", given["lr_total_epochs"])
         sheet.put("train.scheduler_step_unit", "update")
     else:
         sheet.put("train.scheduler", "step", f"{DEAD}; published=true: null, as there")
+    if given.says("lr_total_epochs") and "train.T_max" not in sheet.lines:
+        sheet.needless.append(Remark("lr_total_epochs", given["lr_total_epochs"], "of onecycle only; null is the run"))
     if given.says("warmup_steps"):
         why = f"{DEAD}; one_cycle rises over train.pct_start (0.3) of the run; train.warmup is for others"
         sheet.needless.append(Remark("warmup_steps", given["warmup_steps"], why))

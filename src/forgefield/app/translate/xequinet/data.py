@@ -104,3 +104,4 @@ def _base(given: Given, sheet: Sheet) -> None:
         block["targets"] = further
     note = "target - base; with {method: gfn2-xtb} tblite computes that level wherever the model is used"
     sheet.put("model.baseline", block, note)
+    sheet.put("export.targets", [], "a file for other programs would hold the correction alone")

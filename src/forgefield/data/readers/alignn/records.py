@@ -58,7 +58,7 @@ class RecordFrames(LazyFrames):
             pbc=np.full(3, not molecule),
             values=values,
             arrays=arrays,
-            origin=origin,
+            origin=f"{origin} ({record['jid']})" if _is_name(record.get("jid")) else origin,
         )
 
     def _settle_six(self, values: dict[str, Any], origin: str) -> None:
@@ -171,3 +171,8 @@ def _floats(value: Any, shape: tuple[int, ...], name: str, origin: str) -> np.nd
         found = "no array of numbers" if array is None else f"shape {array.shape}, expected {shape}"
         raise DataError(f"{name} has {found}" if array is not None else f"{name} is {found}", origin, REPAIR)
     return array.astype(np.float64)
+
+
+def _is_name(jid: Any) -> bool:
+    """Whether the id of a record can stand in messages and tables."""
+    return isinstance(jid, int) or (isinstance(jid, str) and 0 < len(jid) <= 100 and jid.isprintable())

@@ -10,6 +10,9 @@ import numpy as np
 from forgefield.core.elements import symbol
 from forgefield.core.errors import ModelError
 
+UNKNOWN = -9999.0
+"""Stands in the table where a number is not known."""
+
 
 def element_features(kind: Literal["cgcnn", "atomic_number", "basic", "cfid"], elements: tuple[int, ...]) -> np.ndarray:
     """Return the features of elements, (Z, F), as alignn gives them to its networks.
@@ -36,10 +39,15 @@ def element_features(kind: Literal["cgcnn", "atomic_number", "basic", "cfid"], e
 
 
 def scaled_features(kind: Literal["cgcnn", "atomic_number", "basic", "cfid"], elements: tuple[int, ...]) -> np.ndarray:
-    """Return the features with mean 0 and deviation 1 over hydrogen to fermium, where they are numbers, (Z, F)."""
+    """Return the features with mean 0 and deviation 1 over hydrogen to fermium, where they are numbers, (Z, F).
+
+    What is not known of an element is 0 there.
+    """
     found = element_features(kind, elements)
     if kind == "cgcnn":
         return found
-    known = element_features(kind, tuple(range(1, 101)))
-    spread = known.std(0)
-    return (found - known.mean(0)) / np.where(spread > 0, spread, 1.0)
+    table = element_features(kind, tuple(range(1, 101)))
+    known = np.ma.masked_equal(table, UNKNOWN)
+    mean, spread = known.mean(0).filled(0.0), known.std(0).filled(0.0)
+    scaled = (found - mean) / np.where(spread > 0, spread, 1.0)
+    return np.where(found == UNKNOWN, 0.0, scaled)

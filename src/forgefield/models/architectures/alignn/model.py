@@ -34,6 +34,7 @@ class Alignn(EnergyArchitecture):
     uses_features = True
     describes_elements = True
     has_kernels = True
+    describes_elements = True
 
     def __init__(self, settings: AlignnSettings, context: ArchitectureContext) -> None:
         super().__init__()

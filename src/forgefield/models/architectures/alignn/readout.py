@@ -47,18 +47,22 @@ class Heads(nn.Module):
 class Mixing(nn.Module):
     """Joins the mean over the atoms with features of the structure.
 
+    The published layer norm of the features alone leaves nothing of a single one, and the sign of a difference of two.
+
     Args:
         width: features of an atom.
         extra: features of a structure.
+        published: as alignn does it; else without that norm, and `width` numbers are made of the features.
     """
 
-    def __init__(self, width: int, extra: int) -> None:
+    def __init__(self, width: int, extra: int, published: bool) -> None:
         super().__init__()
-        both = width + extra
-        self.embed, self.first, self.second = Layer(extra, extra), Layer(both, both), Layer(both, both)
+        self.embed = Layer(extra, extra) if published else nn.Sequential(nn.Linear(extra, width), nn.SiLU())
+        self.width = width + (extra if published else width)
+        self.first, self.second = Layer(self.width, self.width), Layer(self.width, self.width)
 
     def forward(self, pooled: Tensor, extra: Tensor) -> Tensor:
-        """Map rows (S, C) and (S, F) to (S, C + F)."""
+        """Map rows (S, C) and (S, F) to (S, `self.width`)."""
         return self.second(self.first(torch.cat([pooled, self.embed(extra)], 1)))
 
 
@@ -78,12 +82,11 @@ class Readout(nn.Module):
         _check(settings, context)
         self.settings, self.context = settings, context
         width, extra = settings.hidden_features, sum(length for _, length in context.features)
-        self.mixing = Mixing(width, extra) if extra else None
+        self.mixing = Mixing(width, extra, settings.compat == "alignn") if extra else None
+        pooled = self.mixing.width if self.mixing else width
         heads = lambda inputs, outputs: Heads(inputs, outputs, context.n_readouts)  # noqa: E731
-        self.energy = heads(width + extra, 1) if context.energy else None
-        self.targets = nn.ModuleList(
-            heads(width if q.per == "atom" else width + extra, q.width) for q in context.targets
-        )
+        self.energy = heads(pooled, 1) if context.energy else None
+        self.targets = nn.ModuleList(heads(width if q.per == "atom" else pooled, q.width) for q in context.targets)
         if settings.link == "log":
             linked = [self.energy, *(t for t, q in zip(self.targets, context.targets, strict=True) if self.links(q))]
             for one in linked:
