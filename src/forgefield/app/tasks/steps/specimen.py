@@ -25,7 +25,9 @@ def specimens(potential: Potential, seed: int = 0) -> list[Structure]:
     grid = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     positions = spacing * (grid + random.uniform(-0.1, 0.1, size=(8, 3)))
     cell = 2 * spacing * np.eye(3)
-    cluster = probe(numbers, positions, head=potential.heads[0], origin="a made-up cluster")
+    features = {name: np.zeros(width) for name, width in potential.needs.features}
+    like = Structure(numbers, positions, head=potential.heads[0], features=features)
+    cluster = probe(numbers, positions, like=like, origin="a made-up cluster")
     periodic = np.ones(3, dtype=bool)
-    inside = probe(numbers, positions, cell, periodic, head=potential.heads[0], origin="a made-up cell")
+    inside = probe(numbers, positions, cell, periodic, like=like, origin="a made-up cell")
     return [made for made in (cluster, inside) if potential.takes(made.pbc.tolist())]
