@@ -1,6 +1,7 @@
 """Targets of the user's own: how raw predictions become values, how they are kept, and what is refused."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -178,3 +179,18 @@ def test_what_an_architecture_cannot_do_is_refused():
     zbl = {"zbl": __import__("forgefield.models.physics.zbl", fromlist=["ENTRY"]).ENTRY.settings()}
     with pytest.raises(ModelError, match="the term zbl adds to an energy, which this model does not predict"):
         make(energy=False, physics=zbl)
+
+
+@pytest.mark.parametrize(("settings", "energy", "said"), [({}, True, False), ({"compat": "alignn"}, True, True),
+                                                         ({"compat": "alignn"}, False, False)])  # fmt: skip
+def test_energies_that_jump_are_spoken_of(settings, energy, said):
+    chosen = ARCHITECTURES.entry("alignn").settings(hidden_features=4, embedding_features=4, **settings)
+    potential = build_potential(
+        "alignn", chosen, elements=ELEMENTS, reference_energies={"default": dict.fromkeys(ELEMENTS, 0.0)},
+        avg_num_neighbors=8.0, aims=Aims((GAP,), energy),
+    )  # fmt: skip
+    assert bool(potential.jumps) is said
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        ForgeField(potential)
+    assert any("energies jump" in str(w.message) for w in found) is said

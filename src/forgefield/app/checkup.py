@@ -182,6 +182,8 @@ class Checkup:
         )
         self._weigh(potential)
         self._add("model", "ok", _described(potential))
+        if potential.jumps:
+            self._add("model", "warn", potential.jumps)
 
     def _weigh(self, potential: Potential) -> None:
         count = sum(parameter.numel() for parameter in potential.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -65,6 +66,8 @@ class ForgeField(Calculator):
         self._features = potential.needs.features
         self.moving = MovingGraph(potential.needs, skin)
         self._last: Structure | None = None
+        if potential.jumps:
+            warnings.warn(potential.jumps, stacklevel=2)
         standard = type(self).implemented_properties if potential.context.energy else []
         self.implemented_properties = [*standard, *potential.targets.quantities]  # type: ignore[misc]
         require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")

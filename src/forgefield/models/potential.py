@@ -125,6 +125,13 @@ class Potential(nn.Module):
         return self.architecture.needs
 
     @property
+    def jumps(self) -> str:
+        """In words, that energies are no smooth function of positions; empty where they are, or are not predicted."""
+        if self.needs.smooth or not self.context.energy:
+            return ""
+        return "energies jump where a neighbour enters or leaves: relaxations and molecular dynamics lose energy there"
+
+    @property
     def unexportable(self) -> list[str]:
         """Names of the physics terms that no exported file can hold."""
         return [name for name, term in self.physics.items() if not term.exportable]

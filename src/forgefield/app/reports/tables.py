@@ -182,6 +182,7 @@ def model_facts(contents: Contents) -> str:
         ("heads", escape(", ".join(model.get("heads", [])))),
         ("cutoff", f"{significant(model.get('cutoff'), 4)} Å"),
     ]
+    rows += [("not smooth", escape(str(model["jumps"])))] if "jumps" in model else []
     rows += [("corrects", escape(str(model["baseline"])))] if "baseline" in model else []
     rows += [
         (f"model.{name}", f"<code>{escape(_plain(value))}</code>") for name, value in model.get("settings", {}).items()

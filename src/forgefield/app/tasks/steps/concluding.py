@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def check_in_ase(folder: Path, potential: Potential, structure: Structure, devic
     alone = {} if potential.baseline is None else {"baseline": "correction"}
     atoms.info |= {"charge": structure.charge or 0.0, "multiplicity": structure.multiplicity or 1}
     atoms.info |= structure.features
-    atoms.calc = ForgeField.load(folder, device=str(device), head=structure.level or potential.heads[0], **alone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a calculator warns of was said when the model was made
+        atoms.calc = ForgeField.load(folder, device=str(device), head=structure.level or potential.heads[0], **alone)
     (expected,) = predict(potential, [structure])
     if not potential.context.energy:
         return _check_properties(atoms, expected, folder, 1e-8 if potential.dtype == torch.float64 else 1e-4)

@@ -204,6 +204,8 @@ def note_model(run: Run, potential: Potential) -> Potential:
     names = " ".join(symbol(z) for z in potential.elements)
     heads = f"; heads: {', '.join(potential.heads)}" if len(potential.heads) > 1 else ""
     run.say(f"model: {potential.backend}, {described['parameters']:,} parameters; elements: {names}{heads}")
+    if potential.jumps:
+        run.say(f"note: {potential.jumps}")
     return potential
 
 
@@ -218,6 +220,7 @@ def describe_model(potential: Potential) -> dict[str, Any]:
         "settings": potential.settings.model_dump(mode="json"),
         "scale": potential.scale.tolist(),
         "shift": potential.shift.tolist(),
+        **({"jumps": potential.jumps} if potential.jumps else {}),
         **({} if potential.baseline is None else {"baseline": potential.baseline.name}),
     }
 
