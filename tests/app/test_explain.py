@@ -49,7 +49,7 @@ def test_aliases_and_last_words(key, found):
         ("train.lrr", "train.lr"),
         ("learning_rate", "train.lr"),
         ("leraning_rate", "train.lr"),
-        ("model.cutoff", "model.mace.r_max"),
+        ("model.r_mxa", "model.mace.r_max"),
         ("tarin.lr", "train"),
         ("dta", "data"),
     ],

@@ -218,6 +218,10 @@ def test_left_out_atoms_are_unlabelled_atoms(name, normalization):
     assert torch.allclose(gradient, factor * plain, rtol=1e-14)
 
 
+OF_CLASSES = Quantity("metal", "", "structure", (), "yes or no", "total", kind="class")
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_loss_is_defined_for_forces(name):
-    assert build_term("forces", name).quantity is QUANTITIES["forces"]
+def test_every_loss_is_defined_for_forces_or_for_classes_alone(name):
+    quantity = OF_CLASSES if name == "cross_entropy" else QUANTITIES["forces"]
+    assert build_term(quantity, name).quantity is quantity

@@ -46,5 +46,5 @@ def test_a_label_that_mace_does_not_predict(data, settings, tmp_path):
     text = (data / "train.xyz").read_text().replace("energy=", 'mu="0.0 0.0 1.0" energy=')
     (tmp_path / "dipoles.xyz").write_text(text)
     keys = {"data__train": str(tmp_path / "dipoles.xyz"), "data__dipole_key": "mu", "data__test": []}
-    with pytest.raises(ForgeError, match=r"dipole has weight in the loss, but the model does not predict it"):
+    with pytest.raises(ForgeError, match=r"train.targets.dipole: mace does not predict dipole"):
         forgefield.run(settings(tmp_path / "run", **keys, train__targets={"dipole": {}}), quiet=True)

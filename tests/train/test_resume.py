@@ -36,7 +36,8 @@ def tensors(folder):
 
 def record(folder):
     found = json.loads((folder / "checkpoints" / "last" / "state.json").read_text())
-    found["progress"].pop("seconds")
+    for clock in ("seconds", "cpu_seconds"):
+        found["progress"].pop(clock)
     found["progress"]["running"].pop("seconds")
     return found
 

@@ -36,9 +36,9 @@ def fill_training(tree: Node) -> Node:
 
 
 def _backend(tree: Node) -> str | None:
-    """The architecture that a run trains or fine-tunes; None where none can be told."""
+    """The architecture that a run trains, fine-tunes or goes on with; None where none can be told."""
     task = tree.child("task")
-    if task is None or task.value not in ("train", "finetune"):
+    if task is None or task.value not in ("train", "finetune", "resume"):
         return None
     named = tree.child("backend")
     if named is not None or task.value == "train":
