@@ -4,9 +4,9 @@ Most tests let PyTorch trace and differentiate the graph and run it without Indu
 compile for real.
 """
 
+import io
 import json
 import logging
-import os
 import re
 
 import pytest
@@ -53,7 +53,7 @@ def perturbed(target, change):
 
 def trained(folder, resume=False, **settings):
     """Fit the toy; returns it, the result, and what was said."""
-    console = Console(record=True, width=400, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(record=True, width=400, file=io.StringIO())
     potential, structures = make_potential(noise=settings.pop("noise", 0.0)), make_structures(16)
     loaders = load(structures[:12], shuffle=True), load(structures[12:])
     prints = {"config_fingerprint": "c", "data_fingerprint": "d", "console": console}
