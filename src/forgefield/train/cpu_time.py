@@ -20,13 +20,18 @@ class CpuClock:
     def __init__(self) -> None:
         self._looked, self._others = time.monotonic(), _of_others()
         self._start = time.process_time() + self._others
+        self._told = 0.0
 
     def seconds(self) -> float:
-        """Return the computing time since the clock was made, s."""
+        """Return the computing time since the clock was made, s; never less than before.
+
+        The system rounds the time of a process that runs and of one that has ended to its ticks, each by itself.
+        """
         now = time.monotonic()
         if now - self._looked >= _PAUSE:
             self._looked, self._others = now, _of_others()
-        return time.process_time() + self._others - self._start
+        self._told = max(self._told, time.process_time() + self._others - self._start)
+        return self._told
 
 
 def _of_others() -> float:
