@@ -19,6 +19,7 @@ from forgefield.app.compare.sets import check_same, identity, open_sets
 from forgefield.app.compare.summary import Value, lines_of, table_of
 from forgefield.app.compare.timing import batch_of, write_timing
 from forgefield.app.run import load_run, resolved
+from forgefield.app.tasks.steps.fitting import WORDS
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.train.signals import Stopped
@@ -88,6 +89,7 @@ def test_a_comparison_from_beginning_to_end_with_a_candidate_that_fails_first(fo
     rows = {(row["candidate"], row["minutes"]): row for row in result["rows"]}
     assert [rows[key]["status"] for key in sorted(rows)] == ["done", "done", "failed", "failed"]
     early, late = rows["small", 0.001], rows["small", 0.004]
+    assert early["ended"] == late["ended"] == WORDS["max_cpu_minutes"]
     assert 0.0007 <= early["cpu_minutes"] < late["cpu_minutes"]  # up to the last checkpoint before the limit
     assert late["cpu_minutes"] >= 0.0035
     assert early["updates"] < late["updates"]

@@ -32,7 +32,7 @@ def read_dotted(program: str, words: Sequence[str], keys: Mapping[str, Key], ali
         raise ConfigError(f"holds no settings of {program}", files[0], "give its settings file")
     for word in words:
         if word not in files:
-            tree = merge(tree, _override(word))
+            tree = merge(tree, override(word))
     nodes: dict[str, Node] = {}
     for written, node in _flat(tree, keys, aliases):
         name = aliases.get(written, written)
@@ -57,12 +57,17 @@ def _flat(
             yield name, child
 
 
-def _override(word: str) -> Node:
+def override(word: str, example: str = "epochs=10") -> Node:
+    """Return the tree that a word `key=value` of the command line means.
+
+    Raises:
+        ConfigError: its key has an empty part.
+    """
     key, _, value = word.partition("=")
     place = Place(word)
     node = parse_yaml(value, place, positions=False) if value else Node(None, place)
     if not all(key.split(".")):
-        raise ConfigError("expected key=value with a dotted key", word, "for example epochs=10")
+        raise ConfigError("expected key=value with a dotted key", word, f"for example {example}")
     for part in reversed(key.split(".")):
         node = Node({part: node}, place)
     return node

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from forgefield.app.dotted_settings import override
 from forgefield.app.translate.aimnet2mult.defaults import MODEL, TRAIN
 from forgefield.app.translate.aimnet2mult.keys import BLOCKS, KEYS, pattern_of
 from forgefield.app.translation import Given, Key
@@ -67,7 +68,7 @@ def read_settings(words: Sequence[str]) -> Settings:
     train, model, sources = Node({}, Place("")), None, []
     for word in words:
         if "=" in word and not Path(word).exists():
-            train = merge(train, _named(_override(word)))
+            train = merge(train, _named(override(word, "trainer.epochs=10")))
             continue
         tree = _named(read_yaml(word))
         if not tree.is_mapping or not tree.value:
@@ -87,17 +88,6 @@ def read_settings(words: Sequence[str]) -> Settings:
     else:
         train = train.with_child("model", model)
     return Settings(train, base, sources)
-
-
-def _override(word: str) -> Node:
-    key, _, value = word.partition("=")
-    place = Place(word)
-    node = parse_yaml(value, place, positions=False) if value else Node(None, place)
-    if not all(key.split(".")):
-        raise ConfigError("expected key=value with a dotted key", word, "for example trainer.epochs=10")
-    for part in reversed(key.split(".")):
-        node = Node({part: node}, place)
-    return node
 
 
 def _named(node: Node) -> Node:
