@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 from water import GOOD, write_run, write_water
 
-from forgefield.app import checkup
+from forgefield.app import machine_check
 from forgefield.app.checkup import Checkup
 from forgefield.app.cli import app
 from forgefield.app.run import load_run
@@ -116,14 +116,14 @@ def test_little_room_on_the_disk(data, monkeypatch):
     class Usage:
         free = 10 * 2**20
 
-    monkeypatch.setattr(checkup.shutil, "disk_usage", lambda place: Usage)
+    monkeypatch.setattr(machine_check.shutil, "disk_usage", lambda place: Usage)
     assert examine()["disk"][0][0] == "error"
     monkeypatch.setattr(Usage, "free", 150 * 2**20)
     assert examine()["disk"][0][0] == "warn"
 
 
 def test_a_folder_that_may_not_be_written(data, monkeypatch):
-    monkeypatch.setattr(checkup.os, "access", lambda place, mode: False)
+    monkeypatch.setattr(machine_check.os, "access", lambda place, mode: False)
     assert "not allowed to write" in examine()["run_dir"][0][1]
 
 

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
 
 import torch
-from rich.console import Console
 
 from forgefield.app.baseline.looking import look_at_baseline
 from forgefield.app.baseline.rules import settled
-from forgefield.app.folder import RunFolder
+from forgefield.app.findings import Finding, Findings
+from forgefield.app.machine_check import look_at_device, look_at_disk, look_at_folder
 from forgefield.app.portrait import Portrait, look_at, warnings
 from forgefield.app.run import RunConfig
 from forgefield.app.run_rules import PREDICTING, TRAINING
 from forgefield.app.tasks.steps.aims import aims_of, judges_unseen, unseen_elements, with_spreads
 from forgefield.app.tasks.steps.datasets import check_heads, check_some_label, heads_of, open_asked, trained_quantities
 from forgefield.app.tasks.steps.examining import look_at_training_data
-from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import ToMeasure, cutoff_of, find_bundle, load_start
 from forgefield.app.tuning_check import look_at_start
 from forgefield.core.elements import symbol
@@ -33,25 +27,10 @@ from forgefield.data.dataset import Dataset
 from forgefield.data.parts import TrainingData, open_part, open_training, reference_setting
 from forgefield.data.statistics import Statistics, measure
 from forgefield.models.potential import Potential, build_potential
-from forgefield.models.precision import missing
 from forgefield.models.targets import Aims
-from forgefield.train.mixed import lacking
-
-State = Literal["ok", "note", "warn", "error"]
-_SPARE = 200 * 2**20  # records, report and TensorBoard files of a run, generously, bytes
-_COPIES = 12  # weights that a run keeps: best and last with averages and optimizer state, artifacts
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One row of the table."""
-
-    topic: str
-    state: State
-    text: str
-
-
-class Checkup:
+class Checkup(Findings):
     """Examines one run, topic by topic; a topic that fails does not stop the others that can still be examined.
 
     Args:
@@ -60,88 +39,24 @@ class Checkup:
     """
 
     def __init__(self, config: RunConfig, made_before: Collection[Path] = ()) -> None:
+        super().__init__()
         self.config = config
         self.made_before = tuple(made_before)
-        self.findings: list[Finding] = []
         self.weights = 0  # bytes of the model, once it is known
 
     def examine(self) -> list[Finding]:
         """Return all findings."""
         config = self.config
-        self._add("settings", "ok", f"run {config.name!r}: task {config.task}, every key is known and fits")
-        self._try("device", self._device)
+        self.add("settings", "ok", f"run {config.name!r}: task {config.task}, every key is known and fits")
+        self.attempt("device", lambda: look_at_device(config, self))
         model = self._start() if config.start is not None else None
         if config.task in TRAINING:
             self._training(model)
         elif config.task in PREDICTING:
             self._predicting(model)
-        self._try("run_dir", self._folder)
-        self._try("disk", self._disk)
+        self.attempt("run_dir", lambda: look_at_folder(config, self))
+        self.attempt("disk", lambda: look_at_disk(config, self.weights, self))
         return self.findings
-
-    def _add(self, topic: str, state: State, text: str) -> None:
-        self.findings.append(Finding(topic, state, text))
-
-    @contextmanager
-    def _guard(self, topic: str) -> Generator[None]:
-        try:
-            yield
-        except ForgeError as error:
-            self._add(topic, "error", str(error))
-
-    def _try(self, topic: str, examine: Callable[[], None]) -> None:
-        with self._guard(topic):
-            examine()
-
-    # ------------------------------------------------------------------------------------------------ machine
-
-    def _device(self) -> None:
-        device = choose_device(self.config.device, Console(quiet=True))
-        if device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(device)
-            name = torch.cuda.get_device_name(device)
-            self._add("device", "ok", f"{device}: {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
-        else:
-            self._add("device", "ok", f"cpu, {torch.get_num_threads()} threads")
-        if self.config.task in TRAINING and (lack := lacking(self.config.train.amp, device)) is not None:
-            self._add("device", "note", f"train.amp will be off: {lack}")
-        for key, tasks in (("train", TRAINING), ("eval", PREDICTING)):
-            matmul = getattr(self.config, key).matmul
-            if self.config.task in tasks and (lack := missing(matmul, device)) is not None:
-                self._add("device", "note", f"{key}.matmul: {matmul} {lack}")
-
-    def _folder(self) -> None:
-        root = self.config.run_dir
-        if root is None:
-            return
-        folder = RunFolder(root)
-        if self.config.task == "resume":
-            RunFolder.open(root)
-            self._add("run_dir", "ok", f"{root} holds a run to continue")
-        elif self.config.task in TRAINING and folder.holds_a_run:
-            self._add(
-                "run_dir", "error", f"{root} holds a run already. Fix: another run_dir, or forgefield resume {root}"
-            )
-        elif root.exists() and not root.is_dir():
-            self._add("run_dir", "error", f"{root} is a file. Fix: another run_dir")
-        else:
-            self._writable(root)
-
-    def _writable(self, root: Path) -> None:
-        place = _existing(root)
-        if not os.access(place, os.W_OK):
-            self._add("run_dir", "error", f"not allowed to write in {place}. Fix: another run_dir")
-        else:
-            self._add("run_dir", "ok", f"{root} {'is there' if root.exists() else 'will be made'}")
-
-    def _disk(self) -> None:
-        target = self.config.run_dir or self.config.output.dir
-        if target is None:
-            return
-        free, needed = shutil.disk_usage(_existing(target)).free, _SPARE + _COPIES * self.weights
-        state: State = "error" if free < needed / 4 else "warn" if free < needed else "ok"
-        text = f"{free / 2**30:.1f} GiB free"
-        self._add("disk", state, text if state == "ok" else f"{text}; a run may need {needed / 2**30:.1f} GiB")
 
     # -------------------------------------------------------------------------------------------------- model
 
@@ -150,15 +65,15 @@ class Checkup:
         start = self.config.start
         assert start is not None
         if not start.exists() and any(start.is_relative_to(folder) for folder in self.made_before):
-            self._add("model", "note", f"{start} will be made by an earlier run of this file")
+            self.add("model", "note", f"{start} will be made by an earlier run of this file")
             return None
-        with self._guard("model"):
+        with self.guard("model"):
             potential = load_start(self.config, torch.device("cpu"))
             head = self.config.model.head
             if head is not None and head not in potential.heads:
                 raise ForgeError(f"no head {head!r}", str(start), f"the model's heads: {', '.join(potential.heads)}")
             self._weigh(potential)
-            self._add("model", "ok", f"{find_bundle(start)}: {_described(potential)}")
+            self.add("model", "ok", f"{find_bundle(start)}: {_described(potential)}")
             return potential
         return None
 
@@ -181,9 +96,9 @@ class Checkup:
             seed=config.train.seed,
         )
         self._weigh(potential)
-        self._add("model", "ok", _described(potential))
+        self.add("model", "ok", _described(potential))
         if potential.jumps:
-            self._add("model", "warn", potential.jumps)
+            self.add("model", "warn", potential.jumps)
 
     def _weigh(self, potential: Potential) -> None:
         count = sum(parameter.numel() for parameter in potential.parameters())
@@ -195,7 +110,7 @@ class Checkup:
         try:
             data = open_training(self.config.data)
         except ForgeError as error:
-            self._add("data.train", "error", str(error))
+            self.add("data.train", "error", str(error))
             return
         needed = trained_quantities(self.config.train)
         self._portray("data.train", data.train, needed)
@@ -206,10 +121,10 @@ class Checkup:
             split = "" if self.config.data.val else f" (taken from data.train, {how})"
             self._portray("data.val", data.val, needed, split)
         else:
-            self._add("data.val", "warn", "no validation data: the best epoch is chosen on the training data")
+            self.add("data.val", "warn", "no validation data: the best epoch is chosen on the training data")
         if self.config.task != "resume":
-            self._try("doctor", lambda: self._doctor(data))
-        with self._guard("baseline"):
+            self.attempt("doctor", lambda: self._doctor(data))
+        with self.guard("baseline"):
             self.findings += [Finding("baseline", *row) for row in look_at_baseline(self.config, data)]
         known = data.train.elements() if start is None else start.elements
         owner = "the training data" if start is None else "the model"
@@ -217,29 +132,29 @@ class Checkup:
             self._finetuning(data)
             return
         if start is not None:
-            self._try("elements", lambda: check_elements(data.train, known, owner))
+            self.attempt("elements", lambda: check_elements(data.train, known, owner))
         if data.val is not None:
             if not judges_unseen(self.config):
-                self._try("elements", lambda: check_elements(data.val, known, owner))  # type: ignore[arg-type]
+                self.attempt("elements", lambda: check_elements(data.val, known, owner))  # type: ignore[arg-type]
             known = [*known, *unseen_elements(self.config, data)]
         self._test(data, known, owner)
         if start is not None or self.config.task == "train":
-            self._try("statistics", lambda: self._measure(data, start))
+            self.attempt("statistics", lambda: self._measure(data, start))
 
     def _doctor(self, data: TrainingData) -> None:
         """Look for what would poison the model, as the run will before it trains."""
         result = look_at_training_data(data, self.config.data.accept)
         for text in result.remarks:
-            self._add("doctor", "note", text)
+            self.add("doctor", "note", text)
         for text in result.warnings:
-            self._add("doctor", "warn", text)
+            self.add("doctor", "warn", text)
         result.check()
         if not result.warnings:
-            self._add("doctor", "ok", f"nothing that would spoil the model in {result.looked_at:,} structures")
+            self.add("doctor", "ok", f"nothing that would spoil the model in {result.looked_at:,} structures")
 
     def _finetuning(self, data: TrainingData) -> None:
         """Make the model that fine-tuning would begin with, and measure the data as the task would."""
-        with self._guard("start"):
+        with self.guard("start"):
             begun, rows = look_at_start(self.config)
             self.findings += [Finding(topic, state, text) for topic, state, text in rows]
             self._test(data, begun.potential.elements, "the model")
@@ -248,7 +163,7 @@ class Checkup:
     def _neighbours(self, found: Statistics) -> None:
         text = f"{found.avg_num_neighbors:.1f} on average within {found.cutoff:g} Å, at most {found.max_num_neighbors}"
         many = found.avg_num_neighbors > 150
-        self._add("neighbours", "warn" if many else "ok", text + ("; a smaller cutoff is faster" if many else ""))
+        self.add("neighbours", "warn" if many else "ok", text + ("; a smaller cutoff is faster" if many else ""))
 
     def _measure(self, data: TrainingData, start: Potential | None) -> None:
         """Measure reference energies and neighbours as the task would."""
@@ -272,37 +187,37 @@ class Checkup:
 
     def _references(self, statistics: Statistics) -> None:
         if self.config.model_json is not None and self.config.model_json.reference_energies is not None:
-            self._add("E0s", "ok", "from model.json")
+            self.add("E0s", "ok", "from model.json")
             return
         if settled(self.config) is not None:
-            self._add("E0s", "note", "measured on label minus base, when training begins")
+            self.add("E0s", "note", "measured on label minus base, when training begins")
             return
         for head, table in statistics.reference_energies.items():
             if not any(table.values()) and statistics.reference_source.startswith("none"):
                 continue
             shown = ", ".join(f"{symbol(z)} {energy:.3f}" for z, energy in table.items())
             name = f"head {head}: " if len(statistics.reference_energies) > 1 else ""
-            self._add("E0s", "ok", f"{statistics.reference_source}: {name}{shown} eV")
+            self.add("E0s", "ok", f"{statistics.reference_source}: {name}{shown} eV")
         for note in statistics.notes:
-            self._add("E0s", "note", note)
+            self.add("E0s", "note", note)
 
     def _test(self, data: TrainingData, known: list[int], owner: str) -> None:
         if data.test is not None:
             self._portray("data.split.test", data.test, (), " (a part of data.train)")
         if not self.config.data.test:
             return
-        with self._guard("data.test"):
+        with self.guard("data.test"):
             test = open_part(self.config.data, "test")
             check_some_label(test)
             self._portray("data.test", test, ())
             check_elements(test, known, owner)
             shared = len(_shapes(data.train) & _shapes(test))
             if shared:
-                self._add("data.test", "warn", f"{shared} structures are in the training data too")
+                self.add("data.test", "warn", f"{shared} structures are in the training data too")
 
     def _predicting(self, model: Potential | None) -> None:
         topic = "data.lmdb" if self.config.data.lmdb else "data.test"
-        with self._guard(topic):
+        with self.guard(topic):
             dataset, _ = open_asked(self.config.data, self.config.model.head)
             if self.config.task == "evaluate":
                 check_some_label(dataset)
@@ -310,17 +225,17 @@ class Checkup:
             if model is not None:
                 check_elements(dataset, model.elements, "the model")
                 check_heads(dataset, model.heads, "model.head")
-                self._add("elements", "ok", "the model knows all of them")
+                self.add("elements", "ok", "the model knows all of them")
 
     def _portray(self, topic: str, dataset: Dataset, needed: Collection[str], note: str = "") -> None:
         """Say what a data set holds, and check the labels that the loss needs."""
-        with self._guard(topic):
+        with self.guard(topic):
             portrait = look_at(dataset)
             check_labels(dataset, needed, some=self.config.train.missing_labels == "mask")
-            self._add(topic, "ok", _summary(portrait) + note)
+            self.add(topic, "ok", _summary(portrait) + note)
             for text in warnings(portrait):
                 if needed or "no frame has" not in text:
-                    self._add(topic, "warn", text)
+                    self.add(topic, "warn", text)
 
 
 def _summary(portrait: Portrait) -> str:
@@ -355,8 +270,3 @@ def _shapes(dataset: Dataset) -> set[bytes]:
         digest.update((structure.cell.round(6) + 0.0).tobytes())
         found.add(digest.digest())
     return found
-
-
-def _existing(path: Path) -> Path:
-    """Return the nearest folder above a path that is there."""
-    return next(place for place in (path, *path.parents) if place.is_dir())

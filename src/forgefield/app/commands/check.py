@@ -13,7 +13,7 @@ from forgefield.app.commands.execution import USER_ERROR, console
 from forgefield.app.commands.flags import ConfigArgument, RunOption, SetOption
 
 if TYPE_CHECKING:
-    from forgefield.app.checkup import Finding
+    from forgefield.app.findings import Finding
     from forgefield.app.run import RunConfig
 
 _STYLES = {"ok": "green", "note": "cyan", "warn": "yellow", "error": "bold red"}
@@ -71,7 +71,8 @@ def command(
 
 def _examine(config: RunConfig, made: Sequence[Path], dry_run: bool) -> tuple[list[Finding], dict[str, Any]]:
     """Return all findings of a run, and its forecast as plain values where one was asked for."""
-    from forgefield.app.checkup import Checkup, Finding
+    from forgefield.app.checkup import Checkup
+    from forgefield.app.findings import Finding
     from forgefield.app.run_rules import TRAINING
     from forgefield.core.errors import ForgeError
 

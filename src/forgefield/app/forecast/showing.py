@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forgefield.app.checkup import Finding, State
+from forgefield.app.findings import Finding, State
 from forgefield.app.forecast.memory import Memory
 from forgefield.app.forecast.outlook import Forecast, Times
 from forgefield.app.forecast.proposal import Proposal
