@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from forgefield.core.errors import ModelError
-from forgefield.kernels import gate_operators, linear_operators, neighbour_operators, radial_operators  # noqa: F401
+from forgefield.kernels import (  # noqa: F401
+    dense_operators,
+    gate_operators,
+    linear_operators,
+    neighbour_operators,
+    radial_operators,
+)
 from forgefield.kernels.paths import coupling_paths
 
 _TABLE = (
@@ -191,6 +197,10 @@ for _name in (
     "gated_backward",
     "network_backward",
     "network_second",
+    "dense_backward",
+    "dense_second",
+    "lengths_backward",
+    "lengths_second",
     "radial_sum_second",
     "neighbour_sum_second",
 ):

@@ -12,11 +12,12 @@ from torch import Tensor
 
 _TABLE = "Tensor sender, Tensor pair, Tensor sign, Tensor first, Tensor second"
 _FACTORS = "Tensor features, Tensor radial, Tensor unit"
+_WANTED = "bool need_features, bool need_pairs"
 RADIAL_SCHEMAS = {
     "radial_sum": f"({_FACTORS}, {_TABLE}) -> Tensor",
-    "radial_sum_adjoint": f"(Tensor g, {_FACTORS}, {_TABLE}, bool need_features) -> (Tensor, Tensor, Tensor)",
+    "radial_sum_adjoint": f"(Tensor g, {_FACTORS}, {_TABLE}, {_WANTED}) -> (Tensor, Tensor, Tensor)",
     "radial_sum_second": (
-        f"(Tensor g, {_FACTORS}, Tensor? v_features, Tensor? v_radial, Tensor? v_unit, {_TABLE}, bool need_features)"
+        f"(Tensor g, {_FACTORS}, Tensor? v_features, Tensor? v_radial, Tensor? v_unit, {_TABLE}, {_WANTED})"
         " -> (Tensor, Tensor, Tensor, Tensor)"
     ),
 }
@@ -29,8 +30,10 @@ def _sum(features: Tensor, radial: Tensor, unit: Tensor, *table: Tensor) -> Tens
 
 
 def _adjoint(g: Tensor, features: Tensor, radial: Tensor, unit: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    shape = features.shape if rest[-1] else (0, features.shape[1])
-    return features.new_empty(shape), radial.new_empty(radial.shape), unit.new_empty(unit.shape)
+    need_features, need_pairs = rest[-2:]
+    shape = features.shape if need_features else (0, features.shape[1])
+    n = radial.shape[0] if need_pairs else 0
+    return features.new_empty(shape), radial.new_empty((n, *radial.shape[1:])), unit.new_empty((n, 3))
 
 
 def _second(g: Tensor, *rest: Any) -> tuple[Tensor, ...]:

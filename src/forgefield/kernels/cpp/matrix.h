@@ -57,7 +57,12 @@ inline void multiply_tile(const Tile<T>& tile, int64_t depth, int64_t step, cons
     } else {
       alignas(64) T edge[R::channels];
       result.store(edge);
-      for (int64_t c = 0; c < columns; ++c) tile.to[i][c] = fresh ? edge[c] : tile.to[i][c] + edge[c];
+      int64_t c = 0;
+      for (; c + LANES<T> <= columns; c += LANES<T>) {
+        const auto part = Row<T, 64, 1>::load(edge + c);
+        fresh ? part.store(tile.to[i] + c) : part.add_to(tile.to[i] + c);
+      }
+      for (; c < columns; ++c) tile.to[i][c] = fresh ? edge[c] : tile.to[i][c] + edge[c];
     }
   }
 }
@@ -86,16 +91,59 @@ void multiply(const Tile<T>& tile, int64_t depth, int64_t step, const T* panel, 
   }
 }
 
+#ifdef FORGEFIELD_SHUFFLES
+// Of rows a and b of a matrix, whose numbers differ in bit D alone: the row that gets lanes from both when it is transposed.
+template <int D, bool HIGH, class V, size_t... J>
+inline V exchanged(const V& a, const V& b, std::index_sequence<J...>) {
+  constexpr size_t n = sizeof...(J);
+  if constexpr (HIGH)
+    return __builtin_shufflevector(a, b, (J & D ? J + n : J + D)...);
+  else
+    return __builtin_shufflevector(a, b, (J & D ? J - D + n : J)...);
+}
+template <class T, int D>
+inline void exchange(typename Vector<T, 64>::type (&v)[LANES<T>]) {
+  constexpr std::make_index_sequence<LANES<T>> lanes{};
+#pragma GCC unroll 16
+  for (int i = 0; i < LANES<T>; ++i)
+    if (!(i & D)) {
+      const auto low = exchanged<D, false>(v[i], v[i | D], lanes), high = exchanged<D, true>(v[i], v[i | D], lanes);
+      v[i] = low, v[i | D] = high;
+    }
+}
+#endif
+
+// to[k, c] = b[c, k] for LANES x LANES numbers, of rows that lie `to_step` and `step` apart.
+template <class T>
+inline void turn(T* to, int64_t to_step, const T* b, int64_t step) {
+#ifdef FORGEFIELD_SHUFFLES
+  typename Vector<T, 64>::type v[LANES<T>];
+#pragma GCC unroll 16
+  for (int c = 0; c < LANES<T>; ++c) v[c] = Row<T, 64, 1>::load(b + c * step).v[0];
+  exchange<T, 1>(v), exchange<T, 2>(v), exchange<T, 4>(v);
+  if constexpr (LANES<T> > 8) exchange<T, 8>(v);
+#pragma GCC unroll 16
+  for (int k = 0; k < LANES<T>; ++k) Row<T, 64, 1>{{v[k]}}.store(to + k * to_step);
+#else
+  for (int64_t c = 0; c < LANES<T>; ++c)
+    for (int64_t k = 0; k < LANES<T>; ++k) to[k * to_step + c] = b[c * step + k];
+#endif
+}
+
 // Packs one panel of the right factor, rows 0..depth; columns beyond the last are zero.
 template <class T>
 void pack_panel(T* to, const T* b, int64_t depth, int64_t row_step, int64_t column_step, int64_t columns) {
-  const int64_t wide = std::min(columns, PANEL<T>);
+  const int64_t wide = std::min(columns, PANEL<T>), lanes = LANES<T>;
+  const int64_t even = column_step != 1 && row_step == 1 ? wide / lanes * lanes : 0;  // columns that are turned in blocks
+  const int64_t deep = depth / lanes * lanes;
+  for (int64_t c = 0; c < even; c += lanes)
+    for (int64_t k = 0; k < deep; k += lanes) turn(to + k * PANEL<T> + c, PANEL<T>, b + c * column_step + k, column_step);
   for (int64_t k = 0; k < depth; ++k, to += PANEL<T>) {
     const T* row = b + k * row_step;
     if (column_step == 1)
       std::copy_n(row, wide, to);
     else
-      for (int64_t c = 0; c < wide; ++c) to[c] = row[c * column_step];
+      for (int64_t c = k < deep ? even : 0; c < wide; ++c) to[c] = row[c * column_step];
     std::fill(to + wide, to + PANEL<T>, T(0));
   }
 }

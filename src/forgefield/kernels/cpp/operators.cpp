@@ -12,10 +12,12 @@
 #include <tuple>
 
 #include "contraction.h"
+#include "dense_operator.h"
 #include "edge_gradients.h"
 #include "edge_product.h"
 #include "gated_sum.h"
 #include "gradients.h"
+#include "lengths.h"
 #include "linear_operator.h"
 #include "mix_operator.h"
 #include "network_operator.h"
@@ -330,6 +332,14 @@ TORCH_LIBRARY_IMPL(forgefield, CPU, m) {
   m.impl("radial_sum", radial_sums::radial_sum);
   m.impl("radial_sum_adjoint", radial_sums::radial_sum_adjoint);
   m.impl("radial_sum_second", radial_sums::radial_sum_second);
+  m.impl("dense", dense::dense);
+  m.impl("dense_adjoint", dense::dense_adjoint);
+  m.impl("dense_backward", dense::dense_backward);
+  m.impl("dense_second", dense::dense_second);
+  m.impl("lengths", lengths::lengths);
+  m.impl("lengths_adjoint", lengths::lengths_adjoint);
+  m.impl("lengths_backward", lengths::lengths_backward);
+  m.impl("lengths_second", lengths::lengths_second);
   m.impl("norm_silu", norms::norm_silu);
   m.impl("norm_silu_adjoint", norms::norm_silu_adjoint);
   m.impl("norm_silu_second", norms::norm_silu_second);
@@ -356,6 +366,10 @@ TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
   m.impl("network_adjoint", networks::recorded::network_adjoint);
   m.impl("radial_sum", radial_sums::recorded::radial_sum);
   m.impl("radial_sum_adjoint", radial_sums::recorded::radial_sum_adjoint);
+  m.impl("dense", dense::recorded::dense);
+  m.impl("dense_adjoint", dense::recorded::dense_adjoint);
+  m.impl("lengths", lengths::recorded::lengths);
+  m.impl("lengths_adjoint", lengths::recorded::lengths_adjoint);
   m.impl("norm_silu", norms::recorded::norm_silu);
   m.impl("norm_silu_adjoint", norms::recorded::norm_silu_adjoint);
   m.impl("gated_sum", gates::recorded::gated_sum);

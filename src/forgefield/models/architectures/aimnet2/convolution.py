@@ -86,7 +86,10 @@ class Convolution(nn.Module):
         width = self.width
         if not self.by_function:
             features = features.repeat_interleave(width, 1)
-        sums = radial_sum(features, near).unflatten(2, (n_features, width))
+        sums = radial_sum(features, near)
+        if in_kernels(sums):
+            return ops.lengths(sums, self.mix, n_scalar)
+        sums = sums.unflatten(2, (n_features, width))
         scalar, vector = sums[:, 0, :, :n_scalar], sums[:, 1:, :, :n_vector]
         lengths = torch.einsum("nxag,agh->nxah", vector, self.mix).pow(2).sum(1)
         return torch.cat([scalar.flatten(1), lengths.flatten(1)], 1)

@@ -9,20 +9,44 @@ import torch
 from torch import Tensor, nn
 
 from forgefield.kernels.operators import ops
-from forgefield.models.architectures.aimnet2.gelu import curved_gelu
 from forgefield.models.blocks.linear import in_kernels
 
 
-def times(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply rows (R, C) by a matrix (C, D); without a constant, which no trace can hold."""
+def network(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activated: bool,
+    table: Tensor | None = None,
+    row: Tensor | None = None,
+) -> Tensor:
+    """Map rows through linear layers with GELU between them.
+
+    Args:
+        x: inputs (R, in); without the first ones if these come from a table.
+        weights: (in, out) of each layer.
+        biases: (out,) of each layer.
+        activated: GELU follows the last layer too.
+        table: the first inputs of each row of x, as few rows (T, first) that are repeated.
+        row: which of them, (R,).
+
+    Returns:
+        (R, out) of the last layer.
+    """
     if in_kernels(x):
-        return ops.linear(x, weight, x.new_empty(0, dtype=torch.int64), [1, 1, 0, 0], 1.0, False)
-    return x @ weight
-
-
-def gelu(x: Tensor) -> Tensor:
-    """Activate numbers of any shape."""
-    return curved_gelu(x)[0] if in_kernels(x) else nn.functional.gelu(x)
+        if table is None or row is None:
+            table, row = x.new_empty((0, 0)), x.new_empty(0, dtype=torch.int64)
+        return ops.dense(x, table, row, list(weights), list(biases), activated)[0]
+    last = len(weights) - 1
+    for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if k or table is None or row is None:
+            x = x @ weight + bias
+        else:  # products of the table's rows once each
+            first, rest = weight.split([table.shape[1], x.shape[1]])
+            x = x @ rest + (table @ first + bias).index_select(0, row)
+        if k < last or activated:
+            x = nn.functional.gelu(x)
+    return x
 
 
 class Perceptron(nn.Module):
@@ -41,20 +65,5 @@ class Perceptron(nn.Module):
         self.activated = activated
 
     def forward(self, x: Tensor, table: Tensor | None = None, row: Tensor | None = None) -> Tensor:
-        """Map rows (R, in) to (R, out).
-
-        Args:
-            x: inputs; without the first ones if these come from a table.
-            table: the first inputs of each row of x, as few rows (T, first) that are repeated.
-            row: which of them, (R,).
-        """
-        last = len(self.weights) - 1
-        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if k or table is None or row is None:
-                x = times(x, weight) + bias
-            else:  # products of the table's rows once each
-                first, rest = weight.split([table.shape[1], x.shape[1]])
-                x = times(x, rest) + (times(table, first) + bias).index_select(0, row)
-            if k < last or self.activated:
-                x = gelu(x)
-        return x
+        """Map rows (R, in) to (R, out), as `network` does."""
+        return network(x, list(self.weights), list(self.biases), self.activated, table, row)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from forgefield.models.architectures.aimnet2.perceptron import gelu, times
+from forgefield.models.architectures.aimnet2.perceptron import network
 
 
 class Readout(nn.Module):
@@ -32,12 +32,9 @@ class Readout(nn.Module):
     def forward(self, aim: Tensor, head: Tensor, element: Tensor) -> Tensor:
         """Energies (N,), eV, of features (N, C) for heads (N,) and elements (N,)."""
         n_heads = self.shifts.shape[0]
-        of_heads = []
-        for k in range(n_heads):
-            x, last = aim, len(self.weights) - 1
-            for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-                x = times(x, weight[k]) + bias[k]
-                x = gelu(x) if layer < last else x
-            of_heads.append(x)
+        of_heads = [
+            network(aim, [w[k] for w in self.weights], [b[k] for b in self.biases], activated=False)
+            for k in range(n_heads)
+        ]
         found = of_heads[0] if n_heads == 1 else torch.cat(of_heads, 1).gather(1, head.unsqueeze(1))
         return found.squeeze(1) + self.shifts[head, element]
