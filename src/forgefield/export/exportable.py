@@ -106,6 +106,7 @@ class ExportablePotential(nn.Module):
             far[2],
             more["features"].to(dtype) if "features" in more else cell.to(dtype)[:, 0, :0],
             *triplets_of(self.potential.needs, positions, order, (first, second, shift), table),
+            cell.new_zeros(0, dtype=dtype),
         )
         outputs = self.potential(graph)
         good = valid & halves & fits & far_valid

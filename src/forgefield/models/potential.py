@@ -91,7 +91,8 @@ class Potential(nn.Module):
         self.own_far_cutoff = architecture.needs.far_cutoff
         reach = max((term.far_cutoff for term in physics.values()), default=0.0)
         by_head = context.fidelity.embedding == "elements" and len(context.heads) > 1
-        more = {"by_head": by_head, "features": context.features}
+        given = any(term.given_charges for term in physics.values())
+        more = {"by_head": by_head, "features": context.features, "atom_charges": given}
         architecture.needs = dataclasses.replace(architecture.needs.reaching(reach), **more)
         self.targets = Targets(architecture.extra_quantities(), spreads or {})
         rows = [[_reference(reference_energies, h, z) for z in context.elements] for h in context.heads]
