@@ -93,7 +93,8 @@ class AOTInductorTarget(Target):
         from torch.fx.experimental import _config as symbols
 
         axes = tuple({DYNAMIC.get(name, 0): Dim.AUTO} for name in names)
-        shapes = (*axes[: len(INPUTS)], axes[len(INPUTS) :])  # the further inputs are one argument of `forward`
+        further = axes[len(INPUTS) :]  # one argument of `forward`
+        shapes = (*axes[: len(INPUTS)], further) if further else axes
         configs = {"aot_inductor.metadata": {METADATA: json.dumps(about)}, "aot_inductor.check_lowerbound": False}
         module = module.to(inputs[0].device)
         with torch.no_grad(), kernels("plain"):
