@@ -7,7 +7,6 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 
-from forgefield.core.errors import ForgeError
 from forgefield.core.settings import Settings
 from forgefield.core.structure import Structure
 from forgefield.export.artifact import TARGETS, export_artifacts
@@ -90,10 +89,6 @@ def test_artifact_equals_eager(name, backend, variant, dtype, tmp_path):
     if name == "aimnet_jit":  # one level of theory
         potential = alone(potential, potential.heads[-1])
     traced_on = structures(potential.heads[0])[:1]
-    if name.startswith("aotinductor") and potential.needs.electrons:  # its packages have no input for charges
-        with pytest.raises(ForgeError, match=r"no input for charge.*export to torchscript"):
-            export_artifacts(potential, tmp_path / "artifacts", targets=[name], provenance={}, sample=traced_on)
-        return
     found = export_artifacts(potential, tmp_path / "artifacts", targets=[name], provenance={}, sample=traced_on)
     candidate = target.read(found.path(name))
     limit = 1e-10 if dtype == torch.float64 else 2e-4

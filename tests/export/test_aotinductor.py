@@ -13,9 +13,10 @@ from forgefield.core.errors import DeviceError, ForgeError, ModelError
 from forgefield.export import artifact as module
 from forgefield.export.artifact import export_artifacts
 from forgefield.export.exportable import ExportablePotential
+from forgefield.export.package_inputs import INPUTS, Asked, pack
 from forgefield.export.prediction import predict
 from forgefield.export.target import METADATA
-from forgefield.export.targets.aotinductor import INPUTS, AOTInductorSettings, AOTInductorTarget, pack, require_refusal
+from forgefield.export.targets.aotinductor import AOTInductorSettings, AOTInductorTarget, require_refusal
 
 KINDS = ["ethanol", "water", "silicon", "triclinic", "slab", "lone"]
 TINY = {"hidden_irreps": "2x0e", "max_ell": 1, "correlation": 1, "radial_mlp": [4], "num_interactions": 1}
@@ -34,6 +35,10 @@ def exportable(two_heads):
     return ExportablePotential(two_heads)
 
 
+def asked(potential):
+    return Asked.by(potential.heads, potential.needs)
+
+
 def batch(make_atoms, as_structure, kinds=KINDS, heads=("scan", "pbe")):
     return [as_structure(make_atoms(kind, seed=k), heads[k % len(heads)]) for k, kind in enumerate(kinds)]
 
@@ -44,7 +49,7 @@ def test_what_is_recorded_equals_the_model(exportable, two_heads, make_atoms, as
     for chosen in ([s] for s in structures), [structures], [structures[4:]]:
         for some in chosen:
             with torch.no_grad():
-                found = exportable(*pack(some, two_heads.cutoff, two_heads.heads))
+                found = exportable(*pack(some, asked(two_heads)))
             expected = predict(two_heads, some)
             assert np.abs(found[0].numpy() - [e.energy for e in expected]).max() < 1e-10
             assert np.abs(found[1].numpy() - np.concatenate([e.forces for e in expected])).max() < 1e-10
@@ -89,7 +94,7 @@ WRONG = [
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_input_gives_nan_everywhere(name, exportable, two_heads, make_atoms, as_structure):
-    right = pack(batch(make_atoms, as_structure, ["silicon", "ethanol"]), two_heads.cutoff, two_heads.heads)
+    right = pack(batch(make_atoms, as_structure, ["silicon", "ethanol"]), asked(two_heads))
     with torch.no_grad():
         assert all(bool(torch.isfinite(t).all()) for t in exportable(*right))
         assert all(bool(torch.isnan(t).all()) for t in exportable(*broken(name, right)))
@@ -97,9 +102,11 @@ def test_wrong_input_gives_nan_everywhere(name, exportable, two_heads, make_atom
 
 def test_longer_lists_are_noticed_and_spare_slots_do_no_harm(exportable, two_heads, make_atoms, as_structure):
     structures = batch(make_atoms, as_structure, ["silicon"])
-    right = pack(structures, two_heads.cutoff, two_heads.heads)
+    right = pack(structures, asked(two_heads))
     with torch.no_grad():
-        assert torch.isnan(exportable(*pack(structures, two_heads.cutoff + 1.0, two_heads.heads))[0]).all()
+        assert torch.isnan(
+            exportable(*pack(structures, asked(two_heads)._replace(cutoff=two_heads.cutoff + 1.0)))[0]
+        ).all()
         spare = exportable(*right[:-1], torch.arange(len(right[-1]) + 7))
         for a, b in zip(spare, exportable(*right), strict=True):
             assert torch.allclose(a, b, rtol=0, atol=1e-10)
@@ -167,7 +174,7 @@ def check_alone(path, potential, batches, tmp_path, limit):
     """Run batches in a fresh process that cannot import this package."""
     arrays = {"count": len(batches)}
     for k, structures in enumerate(batches):
-        inputs = pack(structures, potential.cutoff, potential.heads)
+        inputs = pack(structures, asked(potential))
         arrays |= {f"{n}{k}": t.numpy() for n, t in zip(INPUTS, inputs, strict=True)}
         expected = predict(potential, structures)
         arrays |= {f"{n}{k}": np.stack([getattr(e, n) for e in expected]) for n in ("energy", "stress")}
@@ -206,9 +213,9 @@ def test_metadata_and_nan_in_the_package(make_potential, sample, tmp_path, make_
     assert (about["elements"], about["cutoff"], about["dtype"]) == ([1, 6, 8, 14], 4.0, "float64")
     assert about["units"]["forces"] == "eV/Å"
     assert about["inputs"].replace(",", " ").split()[0] == INPUTS[0]
-    right = pack(batch(make_atoms, as_structure, ["silicon", "ethanol"], [None]), 4.0, ["default"])
+    right = pack(batch(make_atoms, as_structure, ["silicon", "ethanol"], [None]), asked(potential))
     assert all(bool(torch.isfinite(t).all()) for t in model(*right))
-    lone = pack(batch(make_atoms, as_structure, ["lone"], [None]), 4.0, ["default"])
+    lone = pack(batch(make_atoms, as_structure, ["lone"], [None]), asked(potential))
     assert all(bool(torch.isfinite(t).all()) for t in model(*lone))
     with pytest.raises(RuntimeError):
         model(right[0].float(), *right[1:])

@@ -120,6 +120,8 @@ class ForgeField(Calculator):
         changes += ["cell"] if not np.array_equal(last.cell.array, atoms.cell.array) else []
         changes += ["pbc"] if not np.array_equal(last.pbc, atoms.pbc) else []
         changes += ["info"] if any(_differ(last, atoms, name) for name, _ in self._features) else []
+        if self.potential.needs.atom_charges and not _same_charges(last, atoms):
+            changes.append("initial_charges")
         return changes + (["electrons"] if electrons_of(last, self._asks) != electrons_of(atoms, self._asks) else [])
 
     def calculate(
@@ -159,17 +161,31 @@ class ForgeField(Calculator):
         same = same and all(getattr(last, name) == value for name, value in electrons.items())
         features = {n: np.atleast_1d(np.asarray(atoms.info[n], float)) for n, _ in self._features if n in atoms.info}
         same = same and all(np.array_equal(last.features.get(name, ()), value) for name, value in features.items())
+        charges = charges_of(atoms) if self.potential.needs.atom_charges else {}
+        same = same and last.labels.keys() == charges.keys()
+        same = same and all(np.array_equal(last.labels[name], value) for name, value in charges.items())
         same = same and np.array_equal(last.cell, atoms.cell.array) and np.array_equal(last.pbc, atoms.pbc)
         if same:
             self._last = moved(last, atoms.arrays["positions"])
         else:
-            fixed = {"head": self.head, "origin": "Atoms", "features": features, **electrons}
+            fixed = {"head": self.head, "origin": "Atoms", "features": features, "labels": charges, **electrons}
             self._last = Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **fixed)
         return self._last
 
 
 def _differ(last: Atoms, atoms: Atoms, name: str) -> bool:
     return not np.array_equal(last.info.get(name, ()), atoms.info.get(name, ()))
+
+
+def _same_charges(last: Atoms, atoms: Atoms) -> bool:
+    return last.has("initial_charges") == atoms.has("initial_charges") and np.array_equal(
+        last.get_initial_charges(), atoms.get_initial_charges()
+    )
+
+
+def charges_of(atoms: Atoms) -> dict[str, np.ndarray]:
+    """Return the initial charges of atoms as the label `charges`, (N,), e; nothing where none were set."""
+    return {"charges": atoms.get_initial_charges()} if atoms.has("initial_charges") else {}
 
 
 def electrons_of(atoms: Atoms, asked: Sequence[Electrons]) -> dict[str, Any]:

@@ -6,9 +6,12 @@ dropping anything, and input that cannot be right turns every output into NaN.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from forgefield.export.package_inputs import Asked
 from forgefield.export.triplet_table import padded_triplets
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
@@ -31,6 +34,7 @@ class ExportablePotential(nn.Module):
     def __init__(self, potential: Potential) -> None:
         super().__init__()
         self.potential = potential
+        self.asked = Asked.by(potential.heads, potential.needs)
         known = torch.zeros(119, dtype=torch.bool)
         known[potential.elements] = True
         self.register_buffer("known", known)
@@ -45,7 +49,8 @@ class ExportablePotential(nn.Module):
         edge_index: Tensor,
         shifts: Tensor,
         slots: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        *further: Tensor,
+    ) -> tuple[Tensor, ...]:
         """Predict a batch of structures.
 
         Args:
@@ -57,10 +62,12 @@ class ExportablePotential(nn.Module):
             edge_index: sender and receiver of every edge, both directions of each pair, (2, E), int64.
             shifts: lattice translation of the edge, (E, 3), Å, float64: vector = x[receiver] - x[sender] + shift.
             slots: (K,), int64; only its length counts: the largest number of neighbours of an atom, or more.
+            further: what the model needs besides, as `Asked.further` names it: total charge and multiplicity (S,),
+                far_edge_index (2, F) and far_shifts (F, 3) as the edges, but up to the far cutoff; features (S, X).
 
         Returns:
-            energy (S,), eV, float64; forces (N, 3), eV/Å; stress (S, 3, 3), eV/Å^3; atom_energies (N,), eV, float64.
-            All of it NaN if the input cannot be right.
+            energy (S,), eV, float64; forces (N, 3), eV/Å; stress (S, 3, 3), eV/Å^3; atom_energies (N,), eV, float64;
+            then what else is predicted. All of it NaN if the input cannot be right.
         """
         dtype, n_heads = self.potential.dtype, len(self.potential.heads)
         known = self.known.index_select(0, numbers.clamp(0, 118)) & (numbers < 119) & (numbers > 0)
@@ -78,6 +85,8 @@ class ExportablePotential(nn.Module):
         inverse = torch.argsort(order)
         first, second = inverse.index_select(0, first), inverse.index_select(0, second)
         table, fits = neighbour_table(first, second, positions.shape[0], slots.shape[0], dtype)
+        more = dict(zip(self.asked.further, further, strict=True))
+        far, far_valid = self._far_pairs(positions, structure, more, squares)
         graph = Graph(
             positions.index_select(0, order),
             numbers.index_select(0, order),
@@ -85,24 +94,72 @@ class ExportablePotential(nn.Module):
             order,
             inverse,
             cell.to(dtype),
-            torch.ones(cell.shape[0], 3, dtype=torch.bool, device=cell.device),
+            has_volume(cell).unsqueeze(1).expand(-1, 3),
             head.clamp(0, n_heads - 1),
             first,
             second,
             shift,
             *table,
-            *nothing_more(cell.to(dtype)),
+            *(stated(more, name, cell.to(dtype)) for name in ("charge", "multiplicity")),
+            inverse.index_select(0, far[0]),
+            inverse.index_select(0, far[1]),
+            far[2],
+            more["features"].to(dtype) if "features" in more else cell.to(dtype)[:, 0, :0],
             *triplets_of(self.potential.needs, positions, order, (first, second, shift), table),
+            cell.new_zeros(0, dtype=dtype),
         )
         outputs = self.potential(graph)
-        good = valid & halves & fits
-        return tuple(torch.where(good, t, torch.full_like(t, torch.nan)) for t in outputs[:4])  # type: ignore[return-value]
+        good = valid & halves & fits & far_valid
+        found = (*outputs[:4], *(outputs.extra[name] for name in self.potential.targets.quantities))
+        return tuple(torch.where(good, t, torch.full_like(t, torch.nan)) for t in found)
+
+    def _far_pairs(
+        self, positions: Tensor, structure: Tensor, more: dict[str, Tensor], near: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """First and second atom (F / 2,) and shift (F / 2, 3) of the far pairs, and whether the list can be right, ().
+
+        Args:
+            positions: (N, 3), Å.
+            structure: index of each atom's structure, (N,).
+            more: the further inputs.
+            near: squared lengths of the edges, (E,), Å^2: the far list must hold those edges too.
+        """
+        if not self.asked.far_cutoff:
+            empty = structure[:0]
+            return (empty, empty, positions[:0]), torch.ones((), dtype=torch.bool, device=positions.device)
+        edges, shifts = more["far_edge_index"], more["far_shifts"]
+        sent, received = (positions.index_select(0, edges[k]) for k in (0, 1))
+        squares = (received - sent + shifts).square().sum(1)
+        valid = edges_valid(squares, structure, edges, math.inf)
+        if math.isinf(self.asked.far_cutoff):
+            valid = valid & (shifts == 0).all() & all_pairs(structure, edges)
+        else:
+            limits = [(self.asked.cutoff * (1.0 + sign * ROUNDING)) ** 2 for sign in (-1, 1)]
+            least, most = ((squares < limit).sum() for limit in limits)
+            valid = valid & (least <= near.shape[0]) & ((near < limits[0]).sum() <= most)
+        *found, halves = half_of(edges, shifts, squares, positions.shape[0])
+        return (found[0], found[1], found[2]), valid & halves
 
 
-def nothing_more(cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Charges 0, multiplicities 1, no far pairs, no features: the last fields of `Graph`, for models without them."""
-    charge, empty = torch.zeros_like(cell[:, 0, 0]), torch.zeros(0, dtype=torch.long, device=cell.device)
-    return charge, torch.ones_like(charge), empty, empty, cell.new_zeros(0, 3, dtype=torch.float64), cell[:, 0, :0]
+def stated(more: dict[str, Tensor], name: str, cell: Tensor) -> Tensor:
+    """Charge or multiplicity of each structure, (S,), in the type of the cell; 0 and 1 for models without them."""
+    if name in more:
+        return more[name].to(cell.dtype)
+    nothing = torch.zeros_like(cell[:, 0, 0])
+    return nothing if name == "charge" else nothing + 1.0
+
+
+def has_volume(cell: Tensor) -> Tensor:
+    """Whether lattice vectors (S, 3, 3) span a volume, (S,): what there is to know of periodicity."""
+    a, b, c = cell.unbind(1)
+    return (a * torch.linalg.cross(b, c)).sum(1).abs() > 0
+
+
+def all_pairs(structure: Tensor, edges: Tensor) -> Tensor:
+    """Whether there are as many edges (2, F) as pairs of atoms (N,) of one structure, both directions, ()."""
+    ones = torch.ones_like(structure)
+    sizes = torch.zeros_like(structure).index_add(0, structure.clamp(min=0, max=structure.shape[0] - 1), ones)
+    return (sizes * (sizes - 1)).sum() == edges.shape[1]
 
 
 def triplets_of(

@@ -13,6 +13,7 @@ import torch
 from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import predict, self_energies
+from forgefield.export.probes import inputs_among
 from forgefield.models.potential import Potential
 
 STEPS = (1e-3, 1e-4, 1e-5)  # Å, of the finite differences; shorter ones where a model is too curved for longer
@@ -177,4 +178,5 @@ def _rotation_errors(
 
 def _copy(structure: Structure, positions: np.ndarray, cell: np.ndarray | None = None) -> Structure:
     cell = structure.cell if cell is None else cell
-    return dataclasses.replace(structure, positions=positions, cell=cell, labels={}, base={})
+    labels = inputs_among(structure.labels)
+    return dataclasses.replace(structure, positions=positions, cell=cell, labels=labels, base={})

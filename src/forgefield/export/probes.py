@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,15 +12,25 @@ from forgefield.core.structure import Structure
 
 
 def bare(structure: Structure, heads: Sequence[str]) -> Structure:
-    """Return the structure without labels, on a head the model has."""
+    """Return the structure without labels but the charges of its atoms, on a head the model has."""
     head = structure.level if structure.level in heads else heads[0]
-    return dataclasses.replace(structure, labels={}, base={}, head=head)
+    return dataclasses.replace(structure, labels=inputs_among(structure.labels), base={}, head=head)
+
+
+def inputs_among(labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return those labels that a model may ask for: charges of the atoms."""
+    return {name: labels[name] for name in ("charges",) if name in labels}
 
 
 def probe(numbers: np.ndarray, *rest: np.ndarray, like: Structure, origin: str) -> Structure:
-    """Return a neutral structure of the lowest multiplicity there is, with head and features of another."""
+    """Return a neutral structure of the lowest multiplicity there is, with head and features of another.
+
+    Its atoms have charges that add up to nothing, for models that ask for some.
+    """
     multiplicity = 1 + int(numbers.sum()) % 2
+    charges = 0.2 * np.cos(1.7 * np.arange(len(numbers)) + numbers)
     known = {"head": like.head, "features": like.features, "charge": 0, "multiplicity": multiplicity}
+    known["labels"] = {"charges": charges - charges.mean()}
     return Structure(numbers, *rest, origin=origin, **known)
 
 

@@ -134,6 +134,7 @@ class ScriptablePotential(nn.Module):
             entering,
             leaving,
             torch.ones(entering.size(0), dtype=like.dtype, device=like.device),
+            torch.zeros(0, dtype=like.dtype, device=like.device),
         )
         return {name: value[0] if name in self.whole else value for name, value in found.items()}
 

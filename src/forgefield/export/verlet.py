@@ -102,12 +102,14 @@ def moved(structure: Structure, positions: np.ndarray) -> Structure:
     return other
 
 
-State = tuple[object, ...]  # head, charge, multiplicity, features
+State = tuple[object, ...]  # head, charge, multiplicity, charges of the atoms, features
 
 
 def _state(structure: Structure) -> State:
     features = tuple((name, value.tobytes()) for name, value in structure.features.items())
-    return structure.level, structure.charge, structure.multiplicity, features
+    charges = structure.labels.get("charges")
+    stated = None if charges is None else charges.tobytes()
+    return structure.level, structure.charge, structure.multiplicity, stated, features
 
 
 class Kept(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
-from forgefield.graph.electrons import check_electrons
+from forgefield.graph.electrons import check_electrons, join_charges
 from forgefield.graph.features import join_features
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
@@ -80,6 +80,7 @@ def build_graph(
         "charge": np.array([s.charge or 0.0 for s in structures]),
         "multiplicity": np.array([s.multiplicity or 1 for s in structures]),
         "features": join_features(structures, needs),
+        "atom_charges": join_charges(structures)[order] if needs.atom_charges else np.zeros(0),
     }
     found = [p.triplets for p in pieces if p.triplets is not None]
     triplets = join_triplets(found, [len(p.first) for p in pieces if p.triplets is not None])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.graph.needs import Needs
@@ -29,6 +31,22 @@ def check_electrons(structures: Sequence[Structure], needs: Needs) -> None:
     if needs.electrons:
         for structure in structures:
             check_spin(structure)
+
+
+def join_charges(structures: Sequence[Structure]) -> np.ndarray:
+    """Return the charges that structures state for their atoms, (N,), e: their label `charges`.
+
+    Raises:
+        DataError: one does not.
+    """
+    for structure in structures:
+        if "charges" not in structure.labels:
+            what = "the model needs the charge of each atom, and this structure states none"
+            fix = "name the column that holds them: data.charges_key, or give charges by element"
+            if structure.origin == "Atoms":
+                fix = "give them: atoms.set_initial_charges(...)"
+            raise DataError(what, structure.origin, fix)
+    return np.concatenate([s.labels["charges"] for s in structures])
 
 
 def check_spin(structure: Structure) -> None:

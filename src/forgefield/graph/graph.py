@@ -49,6 +49,7 @@ class Graph(NamedTuple):
     triplet_entering: Tensor  # (T,), edge u -> v
     triplet_leaving: Tensor  # (T,), edge v -> w
     triplet_filled: Tensor  # (T,), 1, or 0 for padding, which exported models have
+    atom_charges: Tensor  # (N,), charges that come with the structures, e; (0,) where no term asks for them
 
     @property
     def n_atoms(self) -> int:
@@ -77,5 +78,5 @@ class Graph(NamedTuple):
         moved = Graph(*(t.to(device=device) for t in self))
         if dtype is None:
             return moved
-        of_model = ("cell", "table_sign", "charge", "multiplicity", "features", "triplet_filled")
+        of_model = ("cell", "table_sign", "charge", "multiplicity", "features", "triplet_filled", "atom_charges")
         return moved._replace(**{name: getattr(moved, name).to(dtype) for name in of_model})

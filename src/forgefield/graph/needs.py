@@ -20,6 +20,7 @@ class Needs:
             pairs of a molecule.
         electrons: what every structure must state: total charge, spin multiplicity.
         by_head: atoms are sorted by element and head, for models that keep an element of two heads apart.
+        atom_charges: every structure must state the charges of its atoms.
         features: names and widths of further inputs of a structure, in the order of their columns in the graph.
         nearest: pairs are not those within the cutoff, but an atom and its so many nearest neighbours, with all others
             that are as near as the last of them; 0: those within the cutoff.
@@ -37,6 +38,7 @@ class Needs:
     far_cutoff: float = 0.0
     electrons: tuple[Electrons, ...] = ()
     by_head: bool = False
+    atom_charges: bool = False
     features: tuple[tuple[str, int], ...] = ()
     nearest: int = 0
     duplicates: Duplicates = "none"

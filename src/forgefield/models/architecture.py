@@ -214,7 +214,8 @@ class PhysicsTerm(nn.Module):
     """Base of the physics terms: `forward(geometry, charges) -> Share`, times `scale` of each head, (H,).
 
     `far_cutoff` asks for far pairs, Å; `near_cutoff` for an architecture whose pairs reach so far, Å; `uses_charges`
-    for the architecture's charges. A term that is not tensor operations alone is not `exportable`. `periodic` says that
+    for the architecture's charges, `given_charges` for those that come with the structures. A term that is not tensor
+    operations alone, or asks for what no file is given, is not `exportable`. `periodic` says that
     it is for crystals, periodic in three directions (True), or for molecules (False) only.
     """
 
@@ -222,5 +223,6 @@ class PhysicsTerm(nn.Module):
     far_cutoff: float = 0.0
     near_cutoff: float = 0.0
     uses_charges: bool = False
+    given_charges: bool = False
     exportable: bool = True
     periodic: bool | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -66,6 +67,7 @@ class Potential(nn.Module):
     """
 
     baseline: BaselineSettings | None = None  # the level of theory to which the model gives the correction
+    left_out: tuple[str, ...] = ()  # physics terms that are not computed here, see `without`
 
     def __init__(
         self,
@@ -86,9 +88,11 @@ class Potential(nn.Module):
         self.added_physics, self.dispersion = dict(added or {}), dict(dispersion or {})
         self.architecture = architecture
         self.physics = nn.ModuleDict(dict(physics))
+        self.own_far_cutoff = architecture.needs.far_cutoff
         reach = max((term.far_cutoff for term in physics.values()), default=0.0)
         by_head = context.fidelity.embedding == "elements" and len(context.heads) > 1
-        more = {"by_head": by_head, "features": context.features}
+        given = any(term.given_charges for term in physics.values())
+        more = {"by_head": by_head, "features": context.features, "atom_charges": given}
         architecture.needs = dataclasses.replace(architecture.needs.reaching(reach), **more)
         self.targets = Targets(architecture.extra_quantities(), spreads or {})
         rows = [[_reference(reference_energies, h, z) for z in context.elements] for h in context.heads]
@@ -163,6 +167,21 @@ class Potential(nn.Module):
             setattr(self, name, value.to(getattr(self, name).device))
         return self
 
+    @contextmanager
+    def without(self, names: Collection[str]) -> Generator[None]:
+        """Leave physics terms, and the far pairs that they alone ask for, out of predictions inside a `with` block.
+
+        For training: what follows from the structure alone is added by who has computed it before.
+        """
+        before, needs = self.left_out, self.needs
+        rest = [term.far_cutoff for name, term in self.physics.items() if name not in names]
+        self.left_out = tuple(names)
+        self.architecture.needs = dataclasses.replace(needs, far_cutoff=max(self.own_far_cutoff, *rest, 0.0))
+        try:
+            yield
+        finally:
+            self.left_out, self.architecture.needs = before, needs
+
     def hold_weights(self) -> Potential:
         """Freeze the weights for good and keep what follows from them alone; for calculators. Returns itself."""
         self.requires_grad_(False)
@@ -191,7 +210,8 @@ class Potential(nn.Module):
             return self._properties(graph, geometry.vectors, species, counts)
         head = graph.head.index_select(0, graph.structure)
         element = species if self.kinds_per_element == 1 else species // self.kinds_per_element
-        electrostatics = Electrostatics(geometry, [t for t in self.physics.values() if t.uses_charges])
+        physics = [t for name, t in self.physics.items() if name not in self.left_out]
+        electrostatics = Electrostatics(geometry, [t for t in physics if t.uses_charges])
         asked = (electrostatics.respond,) if electrostatics.terms else ()
         term = self.architecture(graph, geometry.vectors, species, counts, *asked)
         scale = self.scale.index_select(0, head)
@@ -201,7 +221,7 @@ class Potential(nn.Module):
         by_strain = None if term.strain is None else term.strain * self.scale[graph.head].reshape(-1, 1, 1)
         by_vectors = term.vector_gradients * pair_scale
         gradients = Gradients(by_vectors, None, by_positions, by_strain).plus(term.charge_gradients)
-        shares = [t(geometry, None) for t in self.physics.values() if not t.uses_charges]
+        shares = [t(geometry, None) for t in physics if not t.uses_charges]
         for share in (*shares, *electrostatics.shares(term.extra)):
             energies, gradients = energies + share.energies.double(), gradients.add(share)
         energies = energies + self.self_energies[head, element]

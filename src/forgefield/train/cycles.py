@@ -15,6 +15,7 @@ from forgefield.core.errors import DataError, ForgeError
 from forgefield.train.breakdown import breakdown
 from forgefield.train.checkpoint import save_checkpoint
 from forgefield.train.compilation import Compilation
+from forgefield.train.constant_terms import ConstantTerms
 from forgefield.train.continuation import Stamp
 from forgefield.train.cpu_time import CpuClock
 from forgefield.train.evaluate import validate
@@ -58,6 +59,7 @@ class Cycles:
         stamp: identity of the run, for checkpoints.
         checkpoints: their folder.
         device: where it runs.
+        constant: what physics terms that are left out of the potential add to validation structures.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Cycles:
         stamp: Stamp,
         checkpoints: Path,
         device: torch.device,
+        constant: ConstantTerms | None = None,
     ) -> None:
         self.state, self.settings, self.stamp = state, settings, stamp
         self.train_loader, self.val_loader = train_loader, val_loader
@@ -76,7 +79,7 @@ class Cycles:
         self.measured = measured_in_training(settings, state.potential)
         self.further = tuple(quantity.name for quantity in self.measured.further)
         self.tally = Tally.of(state.potential, self.measured, state.team)
-        self.checkpoints, self.device = checkpoints, device
+        self.checkpoints, self.device, self.constant = checkpoints, device, constant
         self.usable = usable_batches(len(train_loader), settings)
         self.per_update = batches_per_update(self.usable, settings)
         if len(val_loader) == 0:
@@ -226,6 +229,7 @@ class Cycles:
                 amp=self.state.amp,
                 team=self.state.team,
                 measured=self.measured,
+                constant=self.constant,
             )
         value = float(loss.total)
         if not math.isfinite(value):

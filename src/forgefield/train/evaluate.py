@@ -15,6 +15,7 @@ from torch import Tensor
 from forgefield.core.errors import DataError
 from forgefield.core.settings import Matmul
 from forgefield.models.precision import autocast, matmul_precision, missing
+from forgefield.train.constant_terms import ConstantTerms
 from forgefield.train.loss import LossReport, WeightedLoss
 from forgefield.train.measured import Measured, measured_in_evaluation
 from forgefield.train.metrics import Errors, Metrics, measure_errors
@@ -186,17 +187,21 @@ def validate(
     amp: torch.dtype | None = None,
     team: Team = ALONE,
     measured: Measured = STANDARD,
+    constant: ConstantTerms | None = None,
 ) -> tuple[LossReport, Metrics]:
     """Return the loss and the errors over a loader, in one pass.
 
     The loss is a ratio of sums over the whole set, so it does not depend on the batch size. Each process of a team
-    predicts its share of every batch, and all get the same result.
+    predicts its share of every batch, and all get the same result. `constant` holds what physics terms that are left
+    out of the potential add.
 
     Raises:
         DataError: the loader is empty, or a prediction is not finite.
     """
     parts, heads, sums, counts = [], [], [], []
     for batch, outputs in _predict(potential, loader, amp, team):
+        if constant is not None:
+            outputs = constant.add(outputs, batch)
         parts.append(table_of(batch, outputs, measured))
         heads.append(host(batch.graph.head))
         sums.append(losses.sums(outputs, batch.labels))

@@ -18,6 +18,7 @@ from forgefield.models.precision import matmul_precision, missing
 from forgefield.train import joining, randomness
 from forgefield.train.catalogs import OPTIMIZERS
 from forgefield.train.checkpoint import STATE, load_checkpoint, load_weights, recover, save_checkpoint
+from forgefield.train.constant_terms import Maker
 from forgefield.train.continuation import Stamp
 from forgefield.train.cycles import Cycles
 from forgefield.train.ema import WeightAverage
@@ -84,6 +85,7 @@ def fit(
     data_fingerprint: str,
     described: Mapping[str, Any] | None = None,
     console: Console | None = None,
+    constant: Maker | None = None,
 ) -> FitResult:
     """Fit a potential, leaving checkpoints and records in a run folder.
 
@@ -104,6 +106,8 @@ def fit(
         data_fingerprint: of the training data.
         described: the run's settings beside `train`, by dotted key, to be compared one by one when resuming.
         console: for progress; stderr by default.
+        constant: makes what physics terms that are left out of the potential add to the structures of a data set, see
+            `constant_terms.taken_out`.
 
     Raises:
         ForgeError: a setting or label is unfit, the loss is not finite, the disk is full, or the checkpoint does not
@@ -121,7 +125,8 @@ def fit(
     checkpoints = folder / "checkpoints"
     told = _begin(state, stamp, folder, resume=resume, accept=accept)
     epochs_before = state.progress.epoch
-    cycles = Cycles(state, train_loader, val_loader, settings, stamp, checkpoints, device)
+    state.constant, checked = (constant(one.dataset) if constant else None for one in (train_loader, val_loader))
+    cycles = Cycles(state, train_loader, val_loader, settings, stamp, checkpoints, device, checked)
     total = planned_updates(cycles.updates_per_epoch, settings)
     recorder = _recorder(folder, console or Console(stderr=True), cycles, total)
     with recorder, matmul_precision(settings.matmul, device), noticed() as request:
@@ -131,6 +136,9 @@ def fit(
             save_checkpoint(checkpoints / "last", state, stamp)  # what was accepted need not be accepted again
         if (lack := missing(settings.matmul, device)) is not None:
             recorder.note(f"train.matmul: {settings.matmul} {lack}")
+        if state.constant is not None and checked is not None:
+            state.constant.begin(recorder.event)
+            checked.report = recorder.event
         if state.team.leads:
             write_groups(folder, state.trained)
             recorder.console.print(groups_table(state.trained))

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from forgefield.graph.graph import Graph
 from forgefield.models.potential import Outputs, Potential
+from forgefield.models.precision import autocast
 from forgefield.train.averaging import EqualAverage
 from forgefield.train.compiled import CompiledPotential
+from forgefield.train.constant_terms import ConstantTerms
 from forgefield.train.ema import WeightAverage
 from forgefield.train.rates import LearningRates
 from forgefield.train.team import ALONE, Team
+
+if TYPE_CHECKING:
+    from forgefield.data.loader import Batch
 
 
 @dataclass
@@ -134,6 +138,7 @@ class TrainState:
         equal: equal average of the weights in the second stage, or None.
         amp: type of mixed precision, or None.
         team: the processes that train together.
+        constant: what physics terms that are left out of the potential add to training structures, or None.
     """
 
     potential: Potential
@@ -147,10 +152,13 @@ class TrainState:
     equal: EqualAverage | None = None
     amp: torch.dtype | None = None
     team: Team = ALONE
+    constant: ConstantTerms | None = None
 
-    def predict(self, graph: Graph) -> Outputs:
+    def predict(self, batch: Batch) -> Outputs:
         """Predict a training batch, compiled if that is on."""
-        return self.potential(graph) if self.compiled is None else self.compiled(graph)
+        with autocast(batch.graph.positions.device, self.amp):
+            outputs = self.potential(batch.graph) if self.compiled is None else self.compiled(batch.graph)
+        return outputs if self.constant is None else self.constant.add(outputs, batch)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the potential holds the weights that are validated and handed out."""

@@ -111,9 +111,7 @@ def _backward(
     rows: Mapping[str, Rows] | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Add the gradient of one batch's share of the loss; returns its sums, and the share itself."""
-    device = batch.graph.positions.device
-    with autocast(device, state.amp):
-        outputs = state.predict(batch.graph)
+    outputs = state.predict(batch)
     if tally is not None:
         tally.add(outputs, batch)
     sums = losses.sums(outputs, batch.labels, rows)
@@ -220,6 +218,8 @@ def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateRepor
         present += index
         with torch.no_grad(), autocast(batch.graph.positions.device, state.amp):
             outputs = state.potential(batch.graph)
+        if state.constant is not None:
+            outputs = state.constant.add(outputs, batch)
         bad = _bad_structures(outputs, batch)
         guilty += [index[k] for k in bad.nonzero().flatten().tolist()]
     guilty, present = state.team.joined(guilty), state.team.joined(present)

@@ -203,7 +203,7 @@ def test_missing_charges():
     [
         ({"method": "direct"}, "Input should be"),
         ({"charges": {"Xx": 1.0}}, "is no element"),
-        ({"charges": "given"}, "Input should be"),
+        ({"charges": "guessed"}, "Input should be"),
         ({"method": "ewald", "dsf_alpha": 0.3}, "dsf_alpha belongs to"),
         ({"method": "dsf", "accuracy": 1e-5}, "accuracy belongs to"),
         ({"method": "simple", "cutoff": 10.0}, "cutoff belongs to"),

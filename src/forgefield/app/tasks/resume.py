@@ -11,6 +11,7 @@ from forgefield.app.tasks.steps.datasets import fingerprint, load_training_data,
 from forgefield.app.tasks.steps.fitting import fit_model
 from forgefield.app.tasks.steps.models import note_model
 from forgefield.app.tasks.steps.outcome import TaskResult
+from forgefield.app.tasks.steps.prolonging import hint
 from forgefield.app.tasks.steps.run import Run, continued_run
 from forgefield.app.tasks.steps.sameness import check_same
 from forgefield.core.errors import ConfigError, DataError, ModelError
@@ -42,6 +43,8 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
             save_resolved(as_continued(run.config, original), run.folder.root)
             note_model(run, potential)
             result = fit_model(run, potential, data, resume=True)
+            if (advice := hint(run.config, original, result)) is not None:
+                run.say(advice)
             return conclude(run, potential, data, result)
 
 

@@ -22,13 +22,14 @@ from forgefield.core.errors import DeviceError, ForgeError
 from forgefield.core.settings import Settings
 from forgefield.core.structure import Structure
 from forgefield.export.exportable import ExportablePotential
+from forgefield.export.package_inputs import DYNAMIC, INPUTS, SHAPES, Asked, pack
 from forgefield.export.prediction import Candidate, Prediction
-from forgefield.export.target import METADATA, BatchedCandidate, Target, describe, directed_edges
-from forgefield.graph.build import head_index
+from forgefield.export.target import METADATA, BatchedCandidate, Target, describe
+from forgefield.kernels.choice import kernels
 from forgefield.models.potential import Potential
 
-INPUTS = ("positions", "numbers", "structure", "cell", "head", "edge_index", "shifts", "slots")
-DYNAMIC = {"edge_index": (1,)}  # the axes that vary; of the other inputs it is the first
+OUTPUTS = ("energy (S)", "forces (N,3)", "stress (S,3,3)", "atom_energies (N)")
+"""What every package gives."""
 
 
 class AOTInductorSettings(Settings):
@@ -64,34 +65,44 @@ class AOTInductorTarget(Target):
         if self.settings.device == "cuda" and not torch.cuda.is_available():
             raise DeviceError("no CUDA device to compile for", path.name, "export where there is one, or leave it out")
         require_compiler(path)
-        require_plain_needs(potential, path)
+        require_energy(potential, path)
         core = copy.deepcopy(potential).to(self.settings.device).eval().requires_grad_(False)
-        inputs = pack([sample, sample], core.cutoff, core.heads, self.settings.device)
-        about = describe(core) | {
-            "inputs": "positions (N,3) float64, numbers (N), structure (N), cell (S,3,3) float64, head (S), "
-            "edge_index (2,E), shifts (E,3) float64, slots (K); integers are int64",
-            "outputs": "energy (S), forces (N,3), stress (S,3,3), atom_energies (N)",
+        asked = Asked.by(core.heads, core.needs)
+        inputs = pack([sample, sample], asked, self.settings.device)
+        about = describe(core) | asked.to_json() | further_outputs(core)
+        about |= {
+            "inputs": ", ".join(f"{name} {SHAPES[name]}" for name in asked.names) + "; integers are int64",
             "device": self.settings.device,
             "instructions": torch.backends.cpu.get_cpu_capability(),
         }
         with quiet():
-            self._compile(ExportablePotential(core), inputs, path, about)
+            self._compile(ExportablePotential(core), inputs, asked.names, path, about)
             require_refusal(path, inputs)
 
     def _compile(
-        self, module: ExportablePotential, inputs: tuple[Tensor, ...], path: Path, about: dict[str, object]
+        self,
+        module: ExportablePotential,
+        inputs: tuple[Tensor, ...],
+        names: Sequence[str],
+        path: Path,
+        about: dict[str, object],
     ) -> None:
         from torch._inductor import aoti_compile_and_package  # slow to import
         from torch._inductor.exc import CppCompileError, InductorError
         from torch.export import Dim
         from torch.fx.experimental import _config as symbols
 
-        axes = tuple({axis: Dim.AUTO for axis in DYNAMIC.get(name, (0,))} for name in INPUTS)
+        axes = tuple({DYNAMIC.get(name, 0): Dim.AUTO} for name in names)
+        further = axes[len(INPUTS) :]  # one argument of `forward`
+        shapes = (*axes[: len(INPUTS)], further) if further else axes
         configs = {"aot_inductor.metadata": {METADATA: json.dumps(about)}, "aot_inductor.check_lowerbound": False}
+        module = module.to(inputs[0].device)
+        with torch.no_grad(), kernels("plain"):
+            module(*inputs)  # architectures that are traced have their trace from here
         try:
             # A size of 0 or 1 (a lone atom, no pair) must not become a special case of the program.
             with torch.no_grad(), symbols.patch(backed_size_oblivious=True), checked_inputs():
-                program = torch.export.export(module.to(inputs[0].device), inputs, dynamic_shapes=axes, strict=False)
+                program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
                 aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
         except CppCompileError as error:
             last = str(error).strip().splitlines()[-1]
@@ -113,61 +124,38 @@ class AOTInductorTarget(Target):
             model = aoti_load_package(str(path))
         about = json.loads(model.get_metadata()[METADATA])
 
+        asked = Asked.from_json(about)
+
         def candidate(structures: Sequence[Structure]) -> list[Prediction]:
-            tensors = pack(structures, about["cutoff"], about["heads"], about["device"])
+            tensors = pack(structures, asked, about["device"])
             with torch.no_grad():
-                energy, forces, stress, atoms = (t.double().cpu().numpy() for t in model(*tensors))
+                energy, forces, stress, atoms, *rest = (t.double().cpu().numpy() for t in model(*tensors))
+            further = dict(zip(about["further"], rest, strict=True))
             ends = np.cumsum([len(s) for s in structures])
             parts = [slice(end - len(s), end) for s, end in zip(structures, ends, strict=True)]
-            return [Prediction(float(energy[k]), forces[p], stress[k], atoms[p]) for k, p in enumerate(parts)]
+            of = lambda k, rows: {n: v[rows if about["further"][n] == "atom" else k] for n, v in further.items()}  # noqa: E731
+            return [Prediction(float(energy[k]), forces[p], stress[k], atoms[p], of(k, p)) for k, p in enumerate(parts)]
 
         return candidate
 
 
-def pack(
-    structures: Sequence[Structure], cutoff: float, heads: Sequence[str], device: str = "cpu"
-) -> tuple[Tensor, ...]:
-    """Return the inputs of `ExportablePotential` for a batch, in their order.
-
-    Args:
-        structures: one or more.
-        cutoff: Å.
-        heads: names of the model's heads.
-        device: where the tensors go.
-    """
-    sizes = [len(s) for s in structures]
-    first_atom = np.cumsum([0, *sizes[:-1]])
-    edges = [directed_edges(s, cutoff) for s in structures]
-    index = np.concatenate([e + start for (e, _), start in zip(edges, first_atom, strict=True)], 1)
-    arrays = {
-        "positions": np.concatenate([s.positions for s in structures]),
-        "numbers": np.concatenate([s.numbers for s in structures]),
-        "structure": np.repeat(np.arange(len(sizes)), sizes),
-        "cell": np.stack([s.cell for s in structures]),
-        "head": np.array([head_index(s, heads) for s in structures]),
-        "edge_index": index,
-        "shifts": np.concatenate([shift for _, shift in edges]),
-        "slots": np.arange(np.bincount(index[1], minlength=1).max()),
-    }
-    # Empty arrays come from numpy with strides of 0, which the file refuses; the clone has those it asks for.
-    tensors = (torch.from_numpy(arrays[name]).clone(memory_format=torch.contiguous_format) for name in INPUTS)
-    return tuple(t.to(device) for t in tensors)
+def further_outputs(potential: Potential) -> dict[str, object]:
+    """Return, for the metadata, what the package gives: all in words, and whether further ones are per atom."""
+    quantities = potential.targets.quantities
+    words = [
+        f"{name} ({','.join(map(str, ('N' if q.per == 'atom' else 'S', *q.shape)))})" for name, q in quantities.items()
+    ]
+    return {"outputs": ", ".join((*OUTPUTS, *words)), "further": {name: q.per for name, q in quantities.items()}}
 
 
-def require_plain_needs(potential: Potential, path: Path) -> None:
-    """Raise if the model wants more than this file's inputs hold.
+def require_energy(potential: Potential, path: Path) -> None:
+    """Raise if the model predicts no energy.
 
     Raises:
-        ForgeError: it wants charges, multiplicities or far pairs.
+        ForgeError: it does not.
     """
-    needs = potential.needs
-    wants = [*needs.electrons, *(["pairs beyond the cutoff"] if needs.far_cutoff else [])]
-    wants += [name for name, _ in needs.features]
     if not potential.context.energy:
         what = "an AOTInductor package gives energies, which this model does not predict"
-        raise ForgeError(what, path.name, "export to torchscript")
-    if wants:
-        what = f"an AOTInductor package has no input for {', '.join(wants)}, which this model needs"
         raise ForgeError(what, path.name, "export to torchscript")
 
 

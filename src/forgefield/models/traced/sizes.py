@@ -98,7 +98,8 @@ def probes(inputs: Inputs, needs: Needs) -> list[Inputs]:
         numbers, species = inputs.graph.numbers[rows], inputs.species[rows]
         positions = np.arange(n)[:, None] * np.array([[0.3, 0.4, 0.1]]) * needs.cutoff
         electrons = {"charge": int(numbers.sum()) % 2, "multiplicity": 1}
-        structure = Structure(numbers.cpu().numpy(), positions, features=_features(needs), **electrons)
+        charges = {"charges": np.zeros(n)}
+        structure = Structure(numbers.cpu().numpy(), positions, features=_features(needs), labels=charges, **electrons)
         graph = build_graph([structure], needs, dtype=inputs.vectors.dtype, device=inputs.vectors.device)
         counts = torch.bincount(species.cpu(), minlength=len(inputs.counts))
         made.append(Inputs(graph, graph.pair_vectors(), species, counts))
@@ -114,7 +115,11 @@ def _example(needs: Needs, atoms: Sequence[int]) -> Mapping[str, tuple[int, ...]
     rng = np.random.default_rng(len(atoms))
     span = needs.cutoff * 1.2
     more = {"multiplicity": 1, "features": _features(needs)}
-    made = [Structure(np.ones(n, int), rng.uniform(0, span, (n, 3)), charge=n % 2, **more) for n in atoms]
+    charges = [{"charges": np.zeros(n)} for n in atoms]
+    made = [
+        Structure(np.ones(n, int), rng.uniform(0, span, (n, 3)), charge=n % 2, labels=q, **more)
+        for n, q in zip(atoms, charges, strict=True)
+    ]
     graph = build_graph(made, needs)
     shapes = {name: tuple(tensor.shape) for name, tensor in graph._asdict().items()}
     return {**shapes, "vectors": tuple(graph.pair_vectors().shape), "species": (graph.n_atoms,)}

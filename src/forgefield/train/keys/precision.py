@@ -31,6 +31,13 @@ class PrecisionKeys(Settings):
         "kept between runs in TORCHINDUCTOR_CACHE_DIR.",
     )
 
+    constant_physics: Literal["once", "every_step"] = Field(
+        "once",
+        description="Physics terms that depend on the structure alone (d3, d4, coulomb with charges that are given; "
+        "zbl beside one of these): once = computed when a structure is first met, and kept in memory; every_step = "
+        "with every prediction.",
+    )
+
     @field_validator("compile")
     @classmethod
     def _not_with_amp(cls, value: bool | str, info: ValidationInfo) -> bool | str:

@@ -23,6 +23,7 @@ from forgefield.app.tasks.steps.fitting import WORDS, checking_loader
 from forgefield.app.tasks.steps.further import names_in, unit_of
 from forgefield.app.tasks.steps.levels import handed_out, untrained_heads, without_untrained
 from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
+from forgefield.app.tasks.steps.prolonging import prolonging
 from forgefield.app.tasks.steps.run import Run
 from forgefield.core.errors import ModelError
 from forgefield.core.quantities import ALWAYS
@@ -242,7 +243,7 @@ def _summary(
         rows.append(("artifacts", f"checked against the model; the ASE calculator agrees {agreement}"))
     files = [report, *([folder] if folder else []), run.folder.best]
     model = short(folder or run.folder.best)
-    return TaskResult(f"{run.config.name}: {run.config.task}", rows, files, next_commands(run, model), metrics)
+    return TaskResult(f"{run.config.name}: {run.config.task}", rows, files, next_commands(run, model, result), metrics)
 
 
 def _old(data: TrainingData) -> str:
@@ -251,9 +252,9 @@ def _old(data: TrainingData) -> str:
     return f"; of old data {data.replay.mixture.n_drawn} in an epoch, {len(data.replay.val)} to validate on"
 
 
-def next_commands(run: Run, model: str) -> list[tuple[str, str]]:
+def next_commands(run: Run, model: str, result: FitResult) -> list[tuple[str, str]]:
     """Return three things to try after training."""
-    root, epochs = short(run.folder.root), 2 * run.config.train.epochs
+    root = short(run.folder.root)
     heads, energies = run.record.content["model"]["heads"], run.config.train.trained_labels() & {*ALWAYS}
     several = len(heads) > 1 and run.config.export.fidelity == "all"
     named, asked = (f", head='{heads[-1]}'", f" --head {heads[-1]}") if several else ("", "")
@@ -264,6 +265,6 @@ def next_commands(run: Run, model: str) -> list[tuple[str, str]]:
             "predict energies and forces of new structures" if energies else "predict new structures",
             f"forgefield infer --model {model} --data structures.xyz --out predictions{asked}",
         ),
-        ("train for more epochs", f"forgefield resume {root} --epochs {epochs}"),
+        prolonging(root, run.config, result),
         ("use the model in Python, with ASE", f'python -c "{python}"'),
     ]

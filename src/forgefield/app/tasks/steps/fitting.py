@@ -17,6 +17,7 @@ from forgefield.data.dataset import Dataset
 from forgefield.data.loader import Draws, Loader, make_loader
 from forgefield.data.parts import TrainingData
 from forgefield.models.potential import Potential
+from forgefield.train.constant_terms import constant_terms, taken_out
 from forgefield.train.loop import FitResult, fit
 
 WORDS = {
@@ -47,11 +48,12 @@ class Ordered(Protocol):
 
 def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: bool = False) -> FitResult:
     """Fit the potential; it ends with the weights of the best validation."""
-    train, val = (
-        training_loader(run, potential, data.fitted, data.mixture),
-        checking_loader(run, potential, data.checked),
-    )
-    with run.record.stage("training"):
+    once = run.config.train.constant_physics == "once"
+    with run.record.stage("training"), taken_out(potential, constant_terms(potential) if once else ()) as constant:
+        train, val = (
+            training_loader(run, potential, data.fitted, data.mixture),
+            checking_loader(run, potential, data.checked),
+        )
         result = fit(
             potential,
             train,
@@ -65,6 +67,7 @@ def fit_model(run: Run, potential: Potential, data: TrainingData, *, resume: boo
             data_fingerprint=fingerprint(data),
             described=described(run.config),
             console=run.console,
+            constant=constant,
         )
     run.record.note(
         fit={

@@ -1,4 +1,4 @@
-"""Energy of atomic charges, predicted or given by element."""
+"""Energy of atomic charges: predicted, given with the structures, or given by element."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Coulomb(PhysicsTerm):
         self.settings = settings
         self.far_cutoff = settings.reach
         self.uses_charges = settings.charges == "predicted"
-        self.exportable = settings.method in ("simple", "dsf")
+        self.given_charges = settings.charges == "given"
+        self.exportable = settings.method in ("simple", "dsf") and not self.given_charges
         self.periodic = {"simple": False, "dsf": None}.get(settings.method, True)
         bound = math.sqrt(-2.0 * math.log(settings.accuracy))  # both sums end where a Gaussian falls to the accuracy
         self.width = self.far_cutoff / bound
@@ -92,6 +93,8 @@ class Coulomb(PhysicsTerm):
         )
 
     def _charges(self, graph: Graph, charges: Tensor | None) -> Tensor:
+        if self.given_charges:
+            return graph.atom_charges
         if not self.uses_charges:
             return self.given.index_select(0, torch.searchsorted(self.elements, graph.numbers))
         if charges is None:

@@ -29,8 +29,10 @@ class CoulombSettings(Settings):
         "simple",
         description="simple: all pairs of a molecule. dsf: damped and shifted force. ewald, pme: periodic crystals.",
     )
-    charges: Literal["predicted"] | dict[str, float] = Field(
-        "predicted", description="predicted: by the architecture. Or a map from every element to its charge, e."
+    charges: Literal["predicted", "given"] | dict[str, float] = Field(
+        "predicted",
+        description="predicted: by the architecture. given: each structure states those of its atoms, which are read "
+        "as data.charges_key says, in ASE as initial charges. Or a map from every element to its charge, e.",
     )
     cutoff: float | None = Field(
         None,
