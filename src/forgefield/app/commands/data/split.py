@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from forgefield.app.commands.execution import console, say, show_table
-from forgefield.app.commands.flags import SetOption
+from forgefield.app.commands.execution import console, say, say_notes, show_table
+from forgefield.app.commands.flags import FormatOption, OnErrorOption, SetOption
 from forgefield.core.errors import ConfigError
 
 
@@ -32,7 +32,8 @@ def command(
     ] = None,
     gap: Annotated[str | None, typer.Option("--gap", help="Frames left out beside a block of a trajectory.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the draws.")] = None,
-    format: Annotated[str | None, typer.Option("--format", help="Format; else by what the file holds.")] = None,
+    format: FormatOption = None,
+    on_error: OnErrorOption = None,
     overrides: SetOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
@@ -70,11 +71,18 @@ def command(
     block = {"val": val, "test": test, "gap": gap}
     split = {name: parse_override(f"x={text}").plain()["x"] for name, text in block.items() if text is not None}
     split |= {"method": "groups", "by": by} if by is not None else {"method": method} if method is not None else {}
-    flags = {"train": [str(path) for path in paths], "format": format, "split_seed": seed, "split": split or None}
+    flags = {
+        "train": [str(path) for path in paths],
+        "format": format,
+        "on_error": on_error,
+        "split_seed": seed,
+        "split": split or None,
+    }
     settings = data_block((), flags, overrides or ())
     if not isinstance(settings.split, SplitSettings):
         raise ConfigError("a file is what is made here", "data.split", "give a method, or --val and --test")
     dataset = open_part(settings, "train", active=True)
+    say_notes(dataset)
     made = make_split(dataset, settings.split, settings.val_fraction, settings.split_seed).with_contents(dataset)
     made.save(out)
     parts = (("train", made.train), ("val", made.val), ("test", made.test), ("left out", made.left_out))
