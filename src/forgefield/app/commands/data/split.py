@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from forgefield.app.commands.execution import console, say, say_notes, show_table
 from forgefield.app.commands.flags import FormatOption, OnErrorOption, SetOption
 from forgefield.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from forgefield.data.split import Split
 
 
 def command(
@@ -85,11 +88,14 @@ def command(
     say_notes(dataset)
     made = make_split(dataset, settings.split, settings.val_fraction, settings.split_seed).with_contents(dataset)
     made.save(out)
+    _show(made, len(dataset))
+    skip = ", with data.on_error: skip as here" if dataset.n_left_out else ""
+    console().print(f"Written to {out}; use it: data.split: {out}{skip}", highlight=False, soft_wrap=True)
+
+
+def _show(made: Split, total: int) -> None:
     parts = (("train", made.train), ("val", made.val), ("test", made.test), ("left out", made.left_out))
-    rows = [
-        (name, f"{len(places):,}", f"{100 * len(places) / len(dataset):.1f} %") for name, places in parts if len(places)
-    ]
-    show_table(f"{len(dataset):,} structures, {made.method}", ("part", "structures", "of all"), rows, console())
+    rows = [(name, f"{len(places):,}", f"{100 * len(places) / total:.1f} %") for name, places in parts if len(places)]
+    show_table(f"{total:,} structures, {made.method}", ("part", "structures", "of all"), rows, console())
     if made.note:
         say(made.note, "note")
-    console().print(f"Written to {out}; use it: data.split: {out}", highlight=False, soft_wrap=True)
