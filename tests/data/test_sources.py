@@ -107,7 +107,7 @@ def test_frames_with_a_wrong_count_of_atoms_may_be_left_out(tmp_path, wrong, kep
     assert [float(s.labels["energy"]) for s in found] == kept
     assert all(s.positions[1, 2] == 1 + s.labels["energy"] for s in found)
     (note,) = found.notes
-    assert "1 frames whose atoms do not fit their count are left out" in note
+    assert "1 frame that cannot be read is left out" in note
     assert words in note
     assert found[len(found) - 1].origin == "a.xyz: frame 4"
 

@@ -83,6 +83,7 @@ def plain(dataset: Dataset) -> dict[str, Any]:
     trajectories = finder.found()
     return {
         "structures": found.structures,
+        "left_out": dataset.n_left_out,
         "atoms": found.atoms,
         "atoms_per_structure": [found.smallest, found.largest],
         "elements": {symbol(z): found.elements[z] for z in sorted(found.elements)},
@@ -110,16 +111,23 @@ def told_units(part: Frames) -> str:
     """Return the units a source is read by, those of its labels that nobody has named as "not stated"."""
     if part.units is None:
         return "eV, Å and e, as they are kept"
-    parts = []
-    for name in type(part.units).model_fields:
-        value = getattr(part.units, name)
-        if value not in (AUTO, None):
+    parts, units = list[str](), part.units
+    virial = "virial" in (part.chosen.get("stress") or "").lower() and units.stress_quantity != "stress"
+    for name in type(units).model_fields:
+        value = getattr(units, name)
+        if name == "stress" and virial:
+            parts.append(f"virial {units.settled('energy')} (as the energy)")
+        elif value not in (AUTO, None):
             parts.append(f"{name.replace('_', ' ')} {value}")
         elif name in ("energy", "length") or part.chosen.get(name.removesuffix("_sign")) is not None:
-            parts.append(f"{name.replace('_', ' ')} {_usual(part.units, name)} (not stated)")
+            parts.append(f"{name.replace('_', ' ')} {_usual(units, name)}")
     return ", ".join(parts)
 
 
 def _usual(units: LabelUnits, name: str) -> str:
-    """What a unit or sign that nobody has named is taken for."""
-    return INTERNAL.get(name, f"{units.settled('energy')}/{units.settled('length')}")
+    """What a unit or sign that nobody has named is taken for, and why."""
+    if name == "forces":
+        stated = AUTO not in (units.energy, units.length)
+        why = "as energy and length" if stated else "not stated"
+        return f"{units.settled('energy')}/{units.settled('length')} ({why})"
+    return f"{INTERNAL[name]} (not stated)"

@@ -200,7 +200,7 @@ def warnings(portrait: Portrait) -> Iterator[str]:
         yield "energies do not grow with the number of atoms: are they per atom? Total energies are needed"
     if stress is not None and stress > 0.3:
         gpa = stress * 160.21766
-        yield f"stresses are large (RMS {stress:.2f} eV/Å^3 = {gpa:.0f} GPa): GPa or kbar? Then set data.stress_unit"
+        yield f"stresses are large (RMS {stress:.2f} eV/Å^3 = {gpa:.0f} GPa): is data.stress_unit right (GPa, kbar)?"
     missing = [name for name in ("energy", "forces") if portrait.labels[name] == 0]
     if missing:
         yield f"no frame has {' or '.join(missing)}: set data.{missing[0]}_key if it has another name"

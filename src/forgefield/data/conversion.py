@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from forgefield.core.errors import DataError
 from forgefield.data.dataset import Dataset
 from forgefield.data.server_address import server_address, shown
@@ -43,7 +45,12 @@ class Converted:
 
 
 def convert(
-    dataset: Dataset, writer: Writer, job: str, *, skip: bool = False, tell: Callable[[int], None] = lambda _: None
+    dataset: Dataset,
+    writer: Writer,
+    job: str,
+    *,
+    skip: bool | np.ndarray = False,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> Converted:
     """Write all structures of a data set; one is in memory at a time.
 
@@ -53,18 +60,20 @@ def convert(
         dataset: what is written.
         writer: where to.
         job: stands for the inputs, see `job_of`.
-        skip: leave out structures that cannot be read or written, and count them.
+        skip: leave out structures that cannot be read or written, and count them; one answer for each part of the
+            data set, (parts,), or for all.
         tell: called with the number of structures done.
 
     Raises:
         DataError: a structure is wrong and `skip` is false, or all of them are.
     """
+    of_part, parts = np.broadcast_to(skip, len(dataset.parts)), dataset.part_numbers()
     try:
         before = writer.take_up(job)
         done = Converted(before.get("read", 0), before.get("written", 0), before.get("read", 0))
         done.n_skipped, done.skipped = before.get("n_skipped", 0), list(before.get("skipped", ()))
         for index in range(done.continued, len(dataset)):
-            _one(dataset, index, writer, done, skip)
+            _one(dataset, index, writer, done, bool(of_part[parts[index]]))
             tell(done.n_read)
         if not done.n_written:
             first = f"; the first: {done.skipped[0]}" if done.skipped else ""

@@ -74,6 +74,11 @@ class Dataset:
         """What the user should know about the sources."""
         return tuple(note for part in self.parts for note in part.notes)
 
+    @property
+    def n_left_out(self) -> int:
+        """How many structures were left out when the sources were opened (on_error: skip), as far as it is known."""
+        return sum(part.n_left_out for part in self.parts)
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> Dataset:
         """Return the structures at these places, in this order.
 
@@ -239,22 +244,25 @@ def detect_format(path: Path) -> str:
     Raises:
         DataError: none does; says what the file seems to be.
     """
-    catalog = Catalog(READERS)
-    for name in catalog.names():
-        entry = catalog.entry(name)
-        if entry.build(entry.settings()).recognises(path):
-            return name
-    known = ", ".join(catalog.names())
+    name = _recognised(path)
+    if name is not None:
+        return name
+    known = ", ".join(Catalog(READERS).names())
     if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir())[:5]
-        raise DataError(
-            f"is a folder without data of a known format (it holds {', '.join(inside) or 'nothing'})",
-            str(path),
-            "name a file",
-        )
+        inside = sorted(path.iterdir())
+        names = ", ".join(p.name for p in inside[:5])
+        known = [p.name for p in inside[:50] if p.is_file() and _recognised(p)]
+        fix = f"name what it holds: {' '.join(known[:5])}{' ...' if len(known) > 5 else ''}" if known else "name a file"
+        raise DataError(f"is a folder without data of a known format (it holds {names or 'nothing'})", str(path), fix)
     start = _start(path, 16)
     what = next((v for k, v in KNOWN_STARTS.items() if start.startswith(k)), f"it starts with {start!r}")
     raise DataError(f"the format is not known: {what}", str(path), f"convert it, or set data.format ({known})")
+
+
+def _recognised(path: Path) -> str | None:
+    catalog = Catalog(READERS)
+    entries = {name: catalog.entry(name) for name in catalog.names()}
+    return next((name for name, entry in entries.items() if entry.build(entry.settings()).recognises(path)), None)
 
 
 def _check_there(path: Path) -> None:

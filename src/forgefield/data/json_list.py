@@ -12,6 +12,7 @@ import numpy as np
 from forgefield.core.errors import DataError
 from forgefield.data.foreign_errors import reason
 from forgefield.data.lmdb_file import signature
+from forgefield.data.passed_over import told
 
 CHUNK = 1 << 20  # bytes read at a time
 LARGEST_ENTRY = 1 << 28  # bytes
@@ -32,15 +33,24 @@ class JsonList:
 
     Args:
         path: the file. An archive is unpacked into memory.
+        skip: where it is damaged or cut off, keep the entries before; `notes` say so.
 
     Raises:
         DataError: it is no list, is damaged or cut off; names the entry.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, skip: bool = False) -> None:
         self._path, self._signature = path, signature(path)
         self._held = _unpacked(path) if _is_zip(path) else None
-        self._ends = self._scan()
+        self.notes: tuple[str, ...] = ()
+        found: list[tuple[int, int]] = []
+        try:
+            self._scan(found)
+        except DataError as error:
+            if not skip or not found:
+                raise
+            self.notes = (told(f"what comes after {len(found)} entries is", [str(error)]),)
+        self._ends = np.array(found, dtype=np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -62,9 +72,8 @@ class JsonList:
             stream.seek(start)
             return stream.read(count)
 
-    def _scan(self) -> np.ndarray:
-        """Start and end of each entry in bytes, (n, 2)."""
-        found: list[tuple[int, int]] = []
+    def _scan(self, found: list[tuple[int, int]]) -> None:
+        """Add start and end of each entry in bytes."""
         text = self._more(_Text("", 0), 0)
         at = _skip(text.text, 0)
         if text.text[at : at + 1] != "[":
@@ -73,7 +82,7 @@ class JsonList:
         while True:
             at, text = self._next(text, at)
             if text.text[at : at + 1] == "]":
-                return np.array(found, dtype=np.int64).reshape(-1, 2)
+                return
             if found:
                 if text.text[at : at + 1] != ",":
                     raise self._damaged(len(found), "no comma after it")

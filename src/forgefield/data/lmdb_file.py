@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -124,6 +125,16 @@ def is_lmdb(path: Path) -> bool:
     with path.open("rb") as stream:
         start = stream.read(MAGIC_AT + 4)
     return len(start) == MAGIC_AT + 4 and int.from_bytes(start[MAGIC_AT:], "little") == MAGIC
+
+
+def first_kind(shards: Sequence[Path]) -> str | None:
+    """Return the layout of the first LMDB file that is whole; "damaged" where none is, None where there is no file."""
+    found = None
+    for shard in shards:
+        found = lmdb_kind(shard)
+        if found != "damaged":
+            return found
+    return found
 
 
 def lmdb_kind(path: Path) -> str | None:

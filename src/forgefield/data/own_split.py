@@ -21,13 +21,14 @@ def split_of_data(dataset: Dataset) -> Split | None:
     Raises:
         DataError: a split names a structure twice, or has nothing to train on.
     """
-    splits = [part.own_split for part in dataset.parts]
+    parts = [part for part in dataset.parts if len(part)]
+    splits = [part.own_split for part in parts]
     total = sum(map(len, dataset.parts))
     if not splits or not np.array_equal(dataset.indices, np.arange(total)):
         return None
     found: dict[str, list[np.ndarray]] = {name: [np.zeros(0, dtype=np.int64)] for name in NAMES}
     first = 0
-    for part, split in zip(dataset.parts, splits, strict=True):
+    for part, split in zip(parts, splits, strict=True):
         if split is None or not all(any(len(split.get(n, ())) for n in NAMES[name]) for name in ("train", "val")):
             return None
         for name, names in NAMES.items():

@@ -26,7 +26,7 @@ class ReaderSettings(Settings):
         default=None, description="Which records of a database are read, in its own words: 'status=completed'."
     )
     on_error: Literal["raise", "skip"] = Field(
-        default="raise", description="Whether the source opens although some of its frames cannot be decoded."
+        default="raise", description="Whether the source opens although some of its frames or files cannot be read."
     )
 
 
@@ -34,7 +34,8 @@ class Frames(ABC):
     """The structures of one source, in their order.
 
     `units` are those it is read by, where its file or format declares some. `own_split` are the parts that it brings
-    along: name -> places, (m,).
+    along: name -> places, (m,). `n_left_out` structures were left out when it was opened (on_error: skip), which a note
+    tells too.
 
     Args:
         source: the file or folder, for messages.
@@ -45,6 +46,7 @@ class Frames(ABC):
 
     units: LabelUnits | None = None
     own_split: Mapping[str, np.ndarray] | None = None
+    n_left_out: int = 0
     _surveyed: Survey | None = None
 
     def __init__(

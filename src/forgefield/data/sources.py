@@ -13,12 +13,11 @@ from pydantic import BeforeValidator, Field, model_serializer
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset, open_frames
+from forgefield.data.passed_over import Unopened, told
 from forgefield.data.reader import Frames
 from forgefield.data.reading import Reading
 from forgefield.data.survey import Survey
 from forgefield.data.survey import survey as make_survey
-
-SHOWN = 5
 
 
 class Source(Reading):
@@ -72,21 +71,52 @@ Sources = Annotated[
 """Paths, or mappings with a path and settings of their own."""
 
 
-def open_sources(sources: Sequence[Path | Source], block: Reading) -> Dataset:
+def open_sources(sources: Sequence[Path | Source], block: Reading, *, screened: bool = True) -> Dataset:
     """Open files and folders, each as it or the block says, as one data set.
 
+    With `on_error: skip` what cannot be read is left out, up to whole sources, and told in the notes of the data set;
+    each source is a part of it all the same. A source that does not exist is an error always.
+
+    Args:
+        sources: files and folders, or how each is read.
+        block: how those are read that do not say it.
+        screened: with `on_error: skip`, read every structure once and leave out those that raise an error. False: who
+            reads them does so.
+
     Raises:
-        DataError: one is missing, empty, damaged or of unknown format.
+        DataError: one is missing, empty, damaged or of unknown format; with `on_error: skip`, all are.
     """
     if not sources:
         raise DataError("no data were given", fix="name at least one file")
-    return Dataset([_open(source, block) for source in sources])
+    parts = [_opened(source, block, screened) for source in sources]
+    failed = [part for part in parts if isinstance(part, Unopened)]
+    if failed and not any(map(len, parts)):
+        if len(parts) == 1:
+            raise failed[0].error
+        what = f"none of {len(parts)} sources can be opened; the first: {failed[0].error}"
+        raise DataError(what, ", ".join(part.source for part in parts))
+    return Dataset(parts)
 
 
-def _open(source: Path | Source, block: Reading) -> Frames:
+def skipped_parts(sources: Sequence[Path | Source], block: Reading) -> np.ndarray:
+    """Return for each source whether structures of it that cannot be used are left out, (sources,)."""
+    each = [source.within(block) if isinstance(source, Source) else block for source in sources]
+    return np.array([reading.on_error == "skip" for reading in each])
+
+
+def _opened(source: Path | Source, block: Reading, screened: bool) -> Frames:
     reading = source.within(block) if isinstance(source, Source) else block
+    try:
+        return _open(source, reading, screened)
+    except DataError as error:
+        if reading.on_error != "skip" or not Path(source).exists():
+            raise
+        return Unopened(str(source), error)
+
+
+def _open(source: Path | Source, reading: Reading, screened: bool) -> Frames:
     frames = open_frames(Path(source), reading.format, reading.keys, reading.units, reading.select, reading.on_error)
-    if reading.on_error == "skip":
+    if reading.on_error == "skip" and screened:
         frames = Screened(frames)
     marks = {"charge": reading.charge, "multiplicity": reading.multiplicity}
     if isinstance(source, Source):
@@ -109,7 +139,7 @@ class Marked(Frames):
 
     def __init__(self, frames: Frames, marks: Mapping[str, Any]) -> None:
         super().__init__(frames.source, frames.chosen, frames.others, frames.notes)
-        self.units, self.own_split = frames.units, frames.own_split
+        self.units, self.own_split, self.n_left_out = frames.units, frames.own_split, frames.n_left_out
         self._frames, self._marks = frames, dict(marks)
 
     def __len__(self) -> int:
@@ -151,10 +181,9 @@ class Screened(Frames):
             raise DataError(f"none of {len(frames)} structures can be read; the first: {bad[0]}", frames.source)
         notes = list(frames.notes)
         if bad:
-            listing = "; ".join(bad[:SHOWN]) + ("; ..." if len(bad) > SHOWN else "")
-            notes.append(f"{len(bad)} of {len(frames)} structures are left out (on_error: skip): {listing}")
+            notes.append(told(f"{len(bad)} of {len(frames)} structures {'is' if len(bad) == 1 else 'are'}", bad))
         super().__init__(frames.source, frames.chosen, frames.others, notes)
-        self.units = frames.units
+        self.units, self.n_left_out = frames.units, frames.n_left_out + len(bad)
         self._frames, self._good = frames, np.array(good, dtype=np.int64)
         if frames.own_split is not None:
             self.own_split = {k: np.flatnonzero(np.isin(self._good, v)) for k, v in frames.own_split.items()}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from forgefield.app.run import RunConfig
     from forgefield.app.yaml_source import Node
+    from forgefield.data.dataset import Dataset
     from forgefield.train.signals import Stopped
 
 OK, INTERNAL_ERROR, USER_ERROR, SAVED, INTERRUPTED = 0, 1, 2, 75, 130
@@ -77,6 +78,12 @@ def say(text: str, kind: str = "error") -> None:
     """Print one line on stderr; its kind in colour on a terminal."""
     typer.secho(f"{kind}: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
     typer.echo(text, err=True)
+
+
+def say_notes(dataset: Dataset) -> None:
+    """Print what the user should know about the sources of a data set."""
+    for note in dataset.notes:
+        say(note, "note")
 
 
 def _trace() -> None:

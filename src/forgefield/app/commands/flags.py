@@ -18,6 +18,17 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Any key of run.yaml, dotted, repeatable: --set train.ema_decay=null."
     ),
 ]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", help="Format of the files (`forgefield data info --formats`); else by what they hold."),
+]
+OnErrorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on-error",
+        help="skip: leave out files and structures that cannot be read, and tell which; raise: stop at the first.",
+    ),
+]
 RunOption = Annotated[
     list[str] | None, typer.Option("--run", metavar="NAME", help="Only this run of a `runs:` list; repeatable.")
 ]

@@ -33,7 +33,7 @@ class ExtxyzFrames(Frames):
         path: the file, plain, .xz or .gz.
         keys: names of the labels.
         units: units and signs.
-        skip: leave out frames whose count of atoms is wrong, and say so in the notes.
+        skip: leave out frames whose count of atoms is wrong and what is cut off, and say so in the notes.
 
     Raises:
         DataError: the file is empty, cut off or no text, or its labels cannot be told apart.
@@ -41,7 +41,7 @@ class ExtxyzFrames(Frames):
 
     def __init__(self, path: Path, keys: LabelKeys, units: LabelUnits, *, skip: bool = False) -> None:
         self._path, self._keys, self._units = path, keys, units
-        self._text = Text(path)
+        self._text = Text(path, skip=skip)
         with self._text.stream() as stream:
             scan = Scan(stream, path, skip=skip)
             self._index: Index = scan.index()
@@ -55,8 +55,8 @@ class ExtxyzFrames(Frames):
         self._kept: dict[int, Structure] = {}
         self._room = KEPT_BYTES
         self._lock = threading.Lock()
-        super().__init__(str(path), chosen, other_names(raw, chosen), scan.notes())
-        self.units = units
+        super().__init__(str(path), chosen, other_names(raw, chosen), (*self._text.notes, *scan.notes()))
+        self.units, self.n_left_out = units, scan.n_left_out
 
     def __len__(self) -> int:
         return len(self._index.starts)

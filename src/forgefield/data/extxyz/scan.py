@@ -13,11 +13,11 @@ import numpy as np
 from ase.io.extxyz import key_val_str_to_dict
 
 from forgefield.core.errors import DataError
+from forgefield.data.passed_over import told
 
 DEFAULT_COLUMNS = 4  # symbol and position
 ROWS_AT_ONCE = 4096
 MOST_PATTERNS = 4096
-SHOWN = 5
 COMMENT = re.compile(rb"(?:^|\s)(?:Properties|Lattice)\s*=", re.IGNORECASE)
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.=])")
 
@@ -81,9 +81,14 @@ class Scan:
         """Return one line on what was left out, or nothing."""
         if not self._left_out:
             return ()
-        listing = "; ".join(self._left_out[:SHOWN]) + ("; ..." if len(self._left_out) > SHOWN else "")
-        many = f"{len(self._left_out)} frames whose atoms do not fit their count are left out (on_error: skip)"
-        return (f"{many}: {listing}",)
+        n = len(self._left_out)
+        what = "1 frame that cannot be read is" if n == 1 else f"{n} frames that cannot be read are"
+        return (told(what, self._left_out),)
+
+    @property
+    def n_left_out(self) -> int:
+        """Frames that were left out."""
+        return len(self._left_out)
 
     def _frame_or_next(self, first: bytes) -> bytes:
         """Take in one frame, or pass it over if it is wrong and may be; returns the line after it."""
@@ -92,15 +97,17 @@ class Scan:
         start, number, groups = self._at, self._line, len(self._group)
         try:
             return self._frame(first)
+        except UnicodeDecodeError:
+            self._left_out.append(f"{self._path.name}: frame {self._frames} (line {number}): is no text")
         except DataError as error:
             self._left_out.append(str(error))
-            del self._group[groups:]
+        del self._group[groups:]
         self._stream.seek(start)
         begins = first.strip().lstrip(b"-").isdigit() or COMMENT.search(self._stream.readline())
         if self._starts and not begins:  # the frame before counts too few atoms
             for column in (self._starts, self._lengths, self._counts, self._group, self._numbers):
                 column.pop()
-            self._left_out[-1] += " (so that frame is left out)"
+            self._left_out[-1] += " (so that frame is left out)"  # and what follows is none
         else:
             self._frames += 1
         self._stream.seek(start)

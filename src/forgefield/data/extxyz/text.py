@@ -5,16 +5,17 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
-import shutil
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, final
+from typing import IO, Any, BinaryIO, final
 from weakref import finalize
 
 from forgefield.core.disk import disk_errors
 from forgefield.core.errors import DataError
+from forgefield.data.passed_over import told
 
+STEP = 2**16  # bytes
 XZ, GZIP = b"\xfd7zXZ\x00", b"\x1f\x8b"
 
 
@@ -38,23 +39,28 @@ class Text:
 
     Args:
         path: the file.
+        skip: of a compressed one that is cut off or damaged, take what comes before; `notes` say so.
 
     Raises:
         DataError: it cannot be unpacked.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._signature = path, _signature(path)
+    def __init__(self, path: Path, *, skip: bool = False) -> None:
+        self.path, self._signature, self._skip = path, _signature(path), skip
+        self.notes: tuple[str, ...] = ()
         self._open()
 
     def _open(self) -> None:
         self.packed = start_of(self.path).startswith((XZ, GZIP))
-        self._file = _unpacked(self.path) if self.packed else os.open(self.path, os.O_RDONLY)
+        if self.packed:
+            self._file, self.notes = _unpacked(self.path, self._skip)
+        else:
+            self._file = os.open(self.path, os.O_RDONLY)
         self._closing = finalize(self, os.close, self._file)
         self.check()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_signature": self._signature}
+        return {"path": self.path, "_signature": self._signature, "_skip": self._skip, "notes": self.notes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -94,15 +100,26 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _unpacked(path: Path) -> int:
-    """A file without name that holds the text; it is gone when it is closed."""
+def _unpacked(path: Path, skip: bool) -> tuple[int, tuple[str, ...]]:
+    """A file without name that holds the text, gone when it is closed; and what the user should know."""
     with tempfile.TemporaryFile(prefix="forgefield-") as copy:
+        notes: tuple[str, ...] = ()
         try:
             with open_text(path) as stream, disk_errors(tempfile.gettempdir()):
-                shutil.copyfileobj(stream, copy, 2**20)
+                _copy(stream, copy)
                 copy.flush()
-        except EOFError:
-            raise DataError("the compressed file is cut off", str(path), "copy or download it again") from None
-        except (lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"the compressed file is damaged ({error})", str(path), "copy it again") from None
-        return os.dup(copy.fileno())
+        except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+            cut = isinstance(error, EOFError)
+            what = "the compressed file is cut off" if cut else f"the compressed file is damaged ({error})"
+            wrong = DataError(what, str(path), "copy or download it again")
+            copy.flush()
+            if not skip or not copy.tell():
+                raise wrong from None
+            notes = (told("what lies behind the damage is", [str(wrong)]),)
+        return os.dup(copy.fileno()), notes
+
+
+def _copy(stream: BinaryIO | gzip.GzipFile | lzma.LZMAFile, copy: IO[bytes]) -> None:
+    """Copy all that can be unpacked before an error is raised: one small step of the decoder at a time."""
+    while piece := stream.read1(STEP):  # type: ignore[union-attr]
+        copy.write(piece)

@@ -18,6 +18,7 @@ from forgefield.data.ase_frames import frame_of_atoms
 from forgefield.data.ase_kinds import check_end, kind_by_content, safe_kind
 from forgefield.data.lmdb_file import signature
 from forgefield.data.own_handle import OwnHandle
+from forgefield.data.passed_over import told
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import Reader, ReaderSettings
 from forgefield.data.result_frames import ResultFrames
@@ -48,23 +49,41 @@ class AseFilesReader(Reader):
         kind = safe_kind(path)
         if kind == "traj":
             return TrajectoryFrames(path, self.settings)
-        ending = check_end(path, kind)
-        images, notes = read_images(path, kind)
+        ending, images, notes = _read(path, kind, skip=self.settings.on_error == "skip")
         frames = [frame_of_atoms(atoms, f"{path.name}: frame {k}") for k, atoms in enumerate(images)]
         return HeldFrames(path, frames, [*ending, *notes], self.settings)
 
 
-def read_images(path: Path, kind: str) -> tuple[list[Atoms], list[str]]:
+def _read(path: Path, kind: str, *, skip: bool) -> tuple[list[str], list[Atoms], list[str]]:
+    """Notes on the end of a text file, its frames, and what ASE warned of; with `skip`, the frames before damage."""
+    if not skip:
+        return check_end(path, kind), *read_images(path, kind)
+    images, ending, more, damage = list[Atoms](), list[str](), list[str](), list[str]()
+    try:
+        ending = check_end(path, kind)
+    except DataError as error:
+        damage.append(str(error))
+    try:
+        _, more = read_images(path, kind, images)
+    except DataError as error:
+        if not images:
+            raise
+        damage.append(str(error))
+    return [*([told(f"what comes after {len(images)} frames is", damage)] if damage else ending)], images, more
+
+
+def read_images(path: Path, kind: str, images: list[Atoms] | None = None) -> tuple[list[Atoms], list[str]]:
     """Return all frames of a text file and what ASE warned of.
 
     Args:
         path: the file.
         kind: ASE's name of a safe format.
+        images: a list that frames are added to; those before damage are then in it.
 
     Raises:
         DataError: it cannot be parsed; names the frame.
     """
-    images: list[Atoms] = []
+    images = list[Atoms]() if images is None else images
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

@@ -15,7 +15,8 @@ from pydantic import Field
 from forgefield.core.catalog import Entry
 from forgefield.core.errors import DataError
 from forgefield.data.foreign_errors import reason
-from forgefield.data.lmdb_file import LmdbFile, lmdb_kind
+from forgefield.data.lmdb_file import LmdbFile, first_kind, lmdb_kind
+from forgefield.data.passed_over import open_each
 from forgefield.data.reader import Reader, ReaderSettings
 from forgefield.data.readers.ase_db.frames import DatabaseFrames, Table
 from forgefield.data.restricted_pickle import MAX_BYTES
@@ -42,8 +43,7 @@ class AselmdbReader(Reader):
         """Return whether it is an LMDB file with a key `nextid`, or a folder of such files."""
         if path.is_file():
             return lmdb_kind(path) == "aselmdb"
-        first = next(iter(_shards(path)), None) if path.is_dir() else None
-        return first is not None and lmdb_kind(first) == "aselmdb"
+        return path.is_dir() and first_kind(_shards(path)) == "aselmdb"
 
     def open(self, path: Path) -> DatabaseFrames:
         """Return the rows of the file, or of all shards in the order of their names.
@@ -54,7 +54,11 @@ class AselmdbReader(Reader):
         shards = [path] if path.is_file() else _shards(path)
         if not shards:
             raise DataError(f"the folder holds no *{SUFFIX} file", str(path), "give the folder of the shards")
-        return DatabaseFrames(path, LmdbTable(path, shards, self.settings.max_record_bytes), self.settings)
+        most, skip = self.settings.max_record_bytes, self.settings.on_error == "skip"
+        opened, notes = open_each(shards, lambda shard: _shard(shard, most), "shards", skip=skip)
+        found = DatabaseFrames(path, LmdbTable(path, opened, most), self.settings)
+        found.notes = (*notes, *found.notes)
+        return found
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -68,14 +72,14 @@ class LmdbTable(Table):
 
     Args:
         path: the file or folder, for messages.
-        shards: the files.
+        shards: the files, and the numbers of their rows.
         max_bytes: refuse larger rows.
     """
 
-    def __init__(self, path: Path, shards: list[Path], max_bytes: int) -> None:
+    def __init__(self, path: Path, shards: list[tuple[LmdbFile, np.ndarray]], max_bytes: int) -> None:
         self.name, self._max_bytes = path.name, max_bytes
-        self._files = [LmdbFile(p) for p in shards]
-        self.ids = np.concatenate([_ids(f, max_bytes) + (k << ID_BITS) for k, f in enumerate(self._files)])
+        self._files = [file for file, _ in shards]
+        self.ids = np.concatenate([ids + (k << ID_BITS) for k, (_, ids) in enumerate(shards)])
         if not len(self.ids):
             raise DataError("holds no rows", str(path), "give a database with at least one")
         stored = self._files[0].get(b"metadata")
@@ -101,6 +105,11 @@ class LmdbTable(Table):
     def origin(self, row_id: int) -> str:
         """Return file and number of a row, for messages."""
         return f"{self._files[row_id >> ID_BITS].path.name}: row {row_id & ((1 << ID_BITS) - 1)}"
+
+
+def _shard(path: Path, max_bytes: int) -> tuple[LmdbFile, np.ndarray]:
+    file = LmdbFile(path)
+    return file, _ids(file, max_bytes)
 
 
 def _ids(file: LmdbFile, max_bytes: int) -> np.ndarray:

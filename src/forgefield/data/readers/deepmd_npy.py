@@ -11,6 +11,7 @@ from forgefield.core.elements import NUMBERS
 from forgefield.core.errors import DataError
 from forgefield.data.frame_blocks import Block, BlockFrames, Column, check_column
 from forgefield.data.npy_file import read_npy
+from forgefield.data.passed_over import open_each
 from forgefield.data.reader import Reader, ReaderSettings
 
 USUAL = {"energy": ("energy",), "forces": ("force",), "stress": ("virial",)}
@@ -45,8 +46,10 @@ class DeepmdNpyReader(Reader):
         systems = _systems(path, DEEPEST) if path.is_dir() else []
         if not systems:
             raise DataError("holds no type.raw beside set.000", str(path), "name the folder of a DeePMD system")
-        blocks = [block for system in systems for block in _blocks(system, path)]
-        return BlockFrames(blocks, str(path), self.settings, USUAL)
+        skip = self.settings.on_error == "skip"
+        opened, notes = open_each(systems, lambda system: _blocks(system, path, skip), "systems", skip=skip)
+        blocks = [block for found, _ in opened for block in found]
+        return BlockFrames(blocks, str(path), self.settings, USUAL, [*notes, *(n for _, more in opened for n in more)])
 
 
 def _systems(path: Path, depth: int) -> list[Path]:
@@ -59,11 +62,13 @@ def _systems(path: Path, depth: int) -> list[Path]:
     return [found for p in below for found in _systems(p, depth - 1)]
 
 
-def _blocks(system: Path, root: Path) -> list[Block]:
+def _blocks(system: Path, root: Path, skip: bool) -> tuple[list[Block], list[str]]:
+    """The sets of a system, and a note on those that are left out."""
     numbers = _types(system)
     sets = sorted(p for p in system.glob("set.*") if p.is_dir())
     periodic = not (system / "nopbc").exists()
-    return [_block(one, root, numbers, _names(system), periodic) for one in sets]
+    names = _names(system)
+    return open_each(sets, lambda one: _block(one, root, numbers, names, periodic), f"sets of {system.name}", skip=skip)
 
 
 def _block(folder: Path, root: Path, types: np.ndarray, names: np.ndarray | None, periodic: bool) -> Block:

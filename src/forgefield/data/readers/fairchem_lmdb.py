@@ -16,7 +16,8 @@ from forgefield.data.labelling import (
     RawFrame,
 )
 from forgefield.data.lazy_frames import LazyFrames
-from forgefield.data.lmdb_file import LmdbFile, lmdb_kind
+from forgefield.data.lmdb_file import LmdbFile, first_kind, lmdb_kind
+from forgefield.data.passed_over import open_each, told
 from forgefield.data.reader import Reader, ReaderSettings
 from forgefield.data.record_frames import frame_of_record
 from forgefield.data.restricted_pickle import MAX_BYTES, load_integer, load_record
@@ -43,8 +44,7 @@ class FairchemLmdbReader(Reader):
     def recognises(self, path: Path) -> bool:
         """Return whether it is an LMDB file, or a folder with one or more `*.lmdb` files."""
         if path.is_dir():
-            first = next(iter(sorted(path.glob("*.lmdb"))), None)
-            return first is not None and first.is_file() and lmdb_kind(first) in OURS
+            return first_kind(sorted(p for p in path.glob("*.lmdb") if p.is_file())) in OURS
         return lmdb_kind(path) in OURS
 
     def open(self, path: Path) -> LmdbFrames:
@@ -53,7 +53,11 @@ class FairchemLmdbReader(Reader):
         Raises:
             DataError: no shard, an empty or truncated file, gaps in the keys, or another kind of LMDB.
         """
-        return LmdbFrames([_Shard(p) for p in _shard_paths(path)], path, self.settings)
+        skip = self.settings.on_error == "skip"
+        shards, notes = open_each(_shard_paths(path), lambda p: _Shard(p, skip=skip), "shards", skip=skip)
+        found = LmdbFrames(shards, path, self.settings)
+        found.notes, found.n_left_out = (*notes, *found.notes), sum(shard.n_left_out for shard in shards)
+        return found
 
 
 def _shard_paths(path: Path) -> list[Path]:
@@ -70,16 +74,22 @@ def _shard_paths(path: Path) -> list[Path]:
 
 
 class _Shard:
-    """One LMDB file; opened again in each process that reads it."""
+    """One LMDB file; opened again in each process that reads it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the file.
+        skip: read what is there although records are missing.
+    """
+
+    def __init__(self, path: Path, *, skip: bool = False) -> None:
+        self.path, self._skip = path, skip
         self._file = LmdbFile(path)
         self.notes: list[str] = []
-        self._count = self._count_records()
+        self.n_left_out = 0
+        self.numbers = self._find_records()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.numbers)
 
     def get(self, key: int) -> bytes:
         """Return the pickle stored under a number."""
@@ -88,8 +98,8 @@ class _Shard:
             raise DataError(f"record {key} is gone", str(self.path), "was the file changed while it was read?")
         return value
 
-    def _count_records(self) -> int:
-        """Number of records; their keys must be 0, 1, ... without a gap."""
+    def _find_records(self) -> np.ndarray:
+        """Keys of the records, (n,); they must be 0, 1, ... without a gap, unless what is missing is left out."""
         names, length = self._file.keys(), self._file.get(b"length")
         where = str(self.path)
         if not names:
@@ -102,9 +112,11 @@ class _Shard:
                 f"has no record '0'; its first key is {names[0][:20]!r}", where, "is this a fairchem LMDB file?"
             )
         gaps = np.flatnonzero(numbers != np.arange(len(numbers)))
+        promised = len(numbers) if length is None else load_integer(length, f"{where}: key 'length'")
+        if self._skip and (len(gaps) or promised > len(numbers)):
+            return self._what_is_there(numbers, promised)
         if len(gaps):
             raise DataError(f"record {gaps[0]} is missing", where, "the file is incomplete: copy it again")
-        promised = len(numbers) if length is None else load_integer(length, f"{where}: key 'length'")
         if promised > len(numbers):
             raise DataError(
                 f"says it has {promised} records but has {len(numbers)}", where, "the file is incomplete: copy it again"
@@ -113,7 +125,16 @@ class _Shard:
             self.notes.append(
                 f"{self.path.name}: key 'length' says {promised}, but {len(numbers)} records are there; all are read"
             )
-        return len(numbers)
+        return numbers
+
+    def _what_is_there(self, numbers: np.ndarray, promised: int) -> np.ndarray:
+        """The records that are there, and a note on those that are missing."""
+        missing = max(int(numbers[-1]) + 1, promised) - len(numbers)
+        self.n_left_out = missing
+        first = int(np.setdiff1d(np.arange(len(numbers) + 1), numbers)[0])
+        what = f"{missing} {'record is' if missing == 1 else 'records are'} missing and"
+        self.notes.append(told(what, [f"{self.path.name}: the first is record {first}"]))
+        return numbers
 
 
 class LmdbFrames(LazyFrames):
@@ -135,7 +156,7 @@ class LmdbFrames(LazyFrames):
         """Return one record as the file has it."""
         shard_index = int(np.searchsorted(self._ends, index, side="right"))
         shard = self._shards[shard_index]
-        key = index - (int(self._ends[shard_index - 1]) if shard_index else 0)
+        key = int(shard.numbers[index - (int(self._ends[shard_index - 1]) if shard_index else 0)])
         origin = f"{shard.path.name}: record {key}"
         return frame_of_record(load_record(shard.get(key), origin, self._most), origin)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from forgefield.core.errors import DataError
 from forgefield.data.frame_blocks import Block, BlockFrames, Column, check_column
 from forgefield.data.hdf5_file import Hdf5File, is_hdf5
 from forgefield.data.npy_file import NpzFile
+from forgefield.data.passed_over import open_each
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import Reader, ReaderSettings
 
@@ -57,18 +58,26 @@ class SizeGroupedReader(Reader):
         Raises:
             DataError: no group of that kind, damaged or incomplete arrays, or groups with different keys.
         """
+        arrays_of: Callable[[str], Mapping[str, Column]]
         if path.is_dir():
-            groups: dict[str, Mapping[str, Column]] = {p.name: _npz_arrays(p) for p in _npz_files(path)}
+            files = {p.name: p for p in _npz_files(path)}
+            names, arrays_of = list(files), lambda name: _npz_arrays(files[name])
         else:
             file = Hdf5File(path)
-            groups = {name: file.arrays(name) for name in file.groups()}
-        if not groups:
+            names, arrays_of = file.groups(), file.arrays
+        if not names:
             raise DataError("holds no groups", str(path), "is this a file of AIMNet2's layout?")
-        groups = dict(sorted(groups.items(), key=lambda item: (_size(item[0], path), item[0])))
-        _same_keys(groups, path)
-        blocks = [_block(name, arrays, path) for name, arrays in groups.items()]
-        order = _order([arrays.get("_index") for arrays in groups.values()])
-        return BlockFrames(blocks, str(path), self.settings, USUAL, order=order, repair=_repair)
+
+        def opened(name: str) -> tuple[int, str, Mapping[str, Column], Block]:
+            arrays = arrays_of(name)
+            return _size(name, path), name, arrays, _block(name, arrays, path)
+
+        found, notes = open_each(names, opened, "groups", skip=self.settings.on_error == "skip")
+        found.sort(key=lambda group: group[:2])
+        _same_keys({name: arrays for _, name, arrays, _ in found}, path)
+        order = _order([arrays.get("_index") for _, _, arrays, _ in found])
+        blocks = [block for *_, block in found]
+        return BlockFrames(blocks, str(path), self.settings, USUAL, notes, order, _repair)
 
 
 def _npz_files(path: Path) -> list[Path]:

@@ -32,10 +32,11 @@ class StoreReader(Reader):
         Raises:
             DataError: it is damaged, being written, of another version, or a key is not in it.
         """
-        frames, settings = StoreFrames(path), self.settings
+        settings, skip = self.settings, self.settings.on_error == "skip"
+        frames = StoreFrames(path, skip=skip)
         if settings.keys == LabelKeys() and settings.units == LabelUnits():
             return frames
-        return RenamedFrames(frames, settings.keys, settings.units)
+        return RenamedFrames(frames, settings.keys, settings.units, skip=skip)
 
 
 ENTRY = Entry(StoreSettings, StoreReader, "ForgeField's own store, a folder")

@@ -13,6 +13,7 @@ from forgefield.core.errors import DataError
 from forgefield.data.file_signature import Signature
 from forgefield.data.lazy_frames import LazyFrames
 from forgefield.data.npy_file import NpzFile
+from forgefield.data.passed_over import open_each
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import Reader, ReaderSettings
 
@@ -68,10 +69,13 @@ class NpzFrames(LazyFrames):
 
     def __init__(self, index: Path, settings: StructureStoreSettings) -> None:
         self._index, self._signature = index, Signature(index)
-        self._records = [_record(line, f"{index.name}: line {k + 1}", index) for k, line in _lines(index)]
+        lines, skip = _lines(index), settings.on_error == "skip"
+        one = lambda line: _record(line[1], f"{index.name}: line {line[0] + 1}", index)  # noqa: E731
+        self._records, notes = open_each(lines, one, "lines", skip=skip)
         if not self._records:
             raise DataError("is empty", str(index), "give a list with at least one structure")
-        super().__init__(index, len(self._records), settings)
+        super().__init__(index, len(self._records), settings, notes)
+        self.n_left_out = len(lines) - len(self._records)
 
     def raw(self, index: int) -> RawFrame:
         """Return one structure as its file has it."""

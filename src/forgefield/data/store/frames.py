@@ -15,6 +15,7 @@ import numpy as np
 from forgefield.core.disk import disk_errors
 from forgefield.core.errors import DataError, ForgeError
 from forgefield.core.structure import Structure
+from forgefield.data.passed_over import open_each
 from forgefield.data.reader import Frames
 from forgefield.data.store.header import AGAIN, FILE, Header, ShardEntry, read_header
 from forgefield.data.store.pages import page_checksum
@@ -29,13 +30,13 @@ def shard_file(number: int) -> str:
     return f"shard-{number:05d}.mdb"
 
 
-def open_shards(folder: Path, header: Header) -> list[Shard]:
-    """Open the finished shards.
+def open_shards(folder: Path, header: Header, *, skip: bool = False) -> tuple[list[Shard], list[str]]:
+    """Open the finished shards; with `skip` those that can be opened, and a note on the others.
 
     Raises:
-        DataError: one is missing or damaged.
+        DataError: one is missing or damaged; with `skip`, all are.
     """
-    return [Shard(folder / entry.file, entry) for entry in header.shards]
+    return open_each(header.shards, lambda entry: Shard(folder / entry.file, entry), "shards", skip=skip)
 
 
 def take_in_unfinished(folder: Path, header: Header) -> Header:
@@ -87,21 +88,25 @@ class StoreFrames(Frames):
 
     Args:
         folder: the store.
+        skip: leave out shards that cannot be opened; a note tells them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, skip: bool = False) -> None:
         self.folder, self.header = folder, read_header(folder)
         if self.header.job:
             what = "is being converted, or its conversion was stopped"
             raise DataError(what, str(folder), "repeat the command that writes it: it goes on where it was")
         self.header = take_in_unfinished(folder, self.header)
-        self._shards = open_shards(folder, self.header)
+        self._shards, broken = open_shards(folder, self.header, skip=skip)
         if not self._shards:
             raise DataError("holds no structures", str(folder), AGAIN)
         self._ends = np.cumsum([len(s) for s in self._shards], dtype=np.int64)
         self._ends_list: list[int] = self._ends.tolist()
         labels = sorted({name for shard in self._shards for kind in shard.kinds for name in kind.labels})
-        super().__init__(str(folder), dict.fromkeys(labels) | {name: name for name in labels}, (), self._notes())
+        super().__init__(
+            str(folder), dict.fromkeys(labels) | {name: name for name in labels}, (), [*broken, *self._notes()]
+        )
+        self.n_left_out = self.header.records - len(self)
 
     def __len__(self) -> int:
         return self._ends_list[-1]
@@ -127,7 +132,7 @@ class StoreFrames(Frames):
     @property
     def fingerprint(self) -> str | None:
         """Fingerprint of all structures as the header has it; None after an append that was cut short."""
-        return self.header.fingerprint or None
+        return None if self.n_left_out else self.header.fingerprint or None
 
     def _notes(self) -> list[str]:
         notes: list[str] = []

@@ -12,6 +12,7 @@ from forgefield.core.structure import Structure
 from forgefield.data.label_names import LabelKeys
 from forgefield.data.label_units import LabelUnits
 from forgefield.data.labelling import choose_keys, label_structure
+from forgefield.data.looked_at import frames_looked_at
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import Frames
 from forgefield.data.store.frames import StoreFrames
@@ -29,14 +30,16 @@ class RenamedFrames(Frames):
         frames: the store.
         keys: names that the user gave.
         units: units that the user gave.
+        skip: pass over records that cannot be read where names are recognised by them.
     """
 
-    def __init__(self, frames: StoreFrames, keys: LabelKeys, units: LabelUnits) -> None:
+    def __init__(self, frames: StoreFrames, keys: LabelKeys, units: LabelUnits, *, skip: bool = False) -> None:
         self._frames, self._keys, self._units = frames, keys, units
         places = np.unique(np.linspace(0, len(frames) - 1, LOOKED_AT).astype(int))
-        sample = [as_raw(frames[int(i)]) for i in places]
+        sample = frames_looked_at(lambda i: as_raw(frames[i]), places, len(frames), skip)
         chosen = choose_keys(sample, keys, units, frames.source, USUAL)
         super().__init__(frames.source, chosen, frames.others, frames.notes)
+        self.n_left_out = frames.n_left_out
 
     def __len__(self) -> int:
         return len(self._frames)

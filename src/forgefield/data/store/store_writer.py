@@ -71,7 +71,7 @@ class StoreWriter:
         """What was written before: finished shards, and one that is not."""
         path = self.folder / shard_file(len(self.header.shards))
         begun = path.exists() and path.stat().st_size >= SMALLEST
-        return [*open_shards(self.folder, self.header), *([Shard(path, None)] if begun else [])]
+        return [*open_shards(self.folder, self.header)[0], *([Shard(path, None)] if begun else [])]
 
     def __len__(self) -> int:
         return self.header.records + len(self._shard)

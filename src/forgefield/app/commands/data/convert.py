@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forgefield.app.commands.execution import console, say, show_table
-from forgefield.app.commands.flags import SetOption
+from forgefield.app.commands.flags import FormatOption, OnErrorOption, SetOption
 from forgefield.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from forgefield.data.conversion import Converted
     from forgefield.data.dataset import Dataset
     from forgefield.data.settings import DataSettings
@@ -31,12 +33,8 @@ def command(
     to: Annotated[
         str | None, typer.Option("--to", metavar="FORMAT", help="Format; else by OUT's ending, or the store.")
     ] = None,
-    format: Annotated[
-        str | None, typer.Option("--format", help="Format of the inputs; else by their contents.")
-    ] = None,
-    on_error: Annotated[
-        str | None, typer.Option("--on-error", help="skip: leave out structures that cannot be read or written.")
-    ] = None,
+    format: FormatOption = None,
+    on_error: OnErrorOption = None,
     options: Annotated[
         list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="A setting of FORMAT: --with float32=true.")
     ] = None,
@@ -74,7 +72,7 @@ def command(
     from forgefield.app.data_block import data_block, writer_settings
     from forgefield.core.catalog import Catalog
     from forgefield.data.conversion import job_of
-    from forgefield.data.sources import open_sources
+    from forgefield.data.sources import open_sources, skipped_parts
     from forgefield.data.writer import WRITERS
 
     *inputs, target = paths
@@ -89,11 +87,10 @@ def command(
         writer: Writer = Catalog(WRITERS).entry(name).build(target, writer_settings(name, options or ()))
     if restart:
         writer.forget()
-    skip, started = settings.on_error == "skip", time.monotonic()
-    reading = settings.model_copy(update={"on_error": "raise"})
-    dataset = open_sources(settings.lmdb, reading)
-    job = job_of([Path(source) for source in settings.lmdb], [reading.model_dump(mode="json"), name, options])
-    done = _with_bar(dataset, writer, job, skip)
+    started = time.monotonic()
+    dataset = open_sources(settings.lmdb, settings, screened=False)
+    job = job_of([Path(source) for source in settings.lmdb], [settings.model_dump(mode="json"), name, options])
+    done = _with_bar(dataset, writer, job, skipped_parts(settings.lmdb, settings))
     _summary(dataset, done, target, name, settings, time.monotonic() - started)
 
 
@@ -125,7 +122,7 @@ def _check_target(target: Path, inputs: Sequence[Path], overwrite: bool, name: s
         raise DataError(f"is there, and is not what format {name} replaces", str(target), "remove it yourself")
 
 
-def _with_bar(dataset: Dataset, writer: Writer, job: str, skip: bool) -> Converted:
+def _with_bar(dataset: Dataset, writer: Writer, job: str, skip: np.ndarray) -> Converted:
     """Convert with a bar on stderr, which is there on a terminal only."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -153,11 +150,13 @@ def _summary(
     from forgefield.data.server_address import shown
 
     rows: list[tuple[str, Any]] = [("inputs", ", ".join(shown(source) for source in settings.lmdb))]
-    rows += [("structures", f"{done.n_written}, of {len(dataset)} read")]
+    rows += [("structures", f"{done.n_written}, of {len(dataset) + dataset.n_left_out} read")]
     if done.continued:
         rows.append(("continued", f"{done.continued} of them were done by an earlier run"))
     if done.n_skipped:
         rows.append(("left out", f"{done.n_skipped} (--on-error skip): {'; '.join(done.skipped)}"))
+    if dataset.n_left_out:
+        rows.append(("left out", f"{dataset.n_left_out} when the inputs were opened (--on-error skip): see the notes"))
     files = [target] if target.is_file() else [p for p in target.rglob("*") if p.is_file()]
     size = sum(file.stat().st_size for file in files)
     rows += [("written", f"{target} ({name}, {size / 2**20:.1f} MiB)"), ("time", f"{seconds:.1f} s")]

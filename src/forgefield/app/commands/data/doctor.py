@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forgefield.app.commands import flags as f
-from forgefield.app.commands.execution import USER_ERROR, console
+from forgefield.app.commands.execution import USER_ERROR, console, say_notes
 from forgefield.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ def command(
     energy_key: f.EnergyKeyOption = None,
     forces_key: f.ForcesKeyOption = None,
     stress_key: f.StressKeyOption = None,
+    format: f.FormatOption = None,
+    on_error: f.OnErrorOption = None,
+    overrides: f.SetOption = None,
     cutoff: Annotated[
         float, typer.Option("--cutoff", min=0.1, help="Of the model, Å: for atoms without neighbours.")
     ] = 5.0,
@@ -63,6 +66,8 @@ def command(
 
       forgefield data doctor --config run.yaml --json findings.json
 
+      forgefield data doctor old.xyz --set data.energy_unit=Ha --on-error skip
+
       forgefield data doctor train.xyz --fix clean.xyz
     """
     from forgefield.data.doctor.examine import examine
@@ -74,13 +79,16 @@ def command(
             "--fix needs the file to mend", "data doctor", "forgefield data doctor train.xyz --fix clean.xyz"
         )
     keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
+    keys |= {"format": format, "on_error": on_error}
     given = {name: value for name, value in keys.items() if value is not None}
     if config is not None:
         if val or test or given:
-            raise ConfigError("--val, --test and keys stand in the YAML file", "--config", "remove them")
-        parts = _parts_of(config, run)
+            raise ConfigError("--val, --test, keys and format stand in the YAML file", "--config", "remove them")
+        parts = _parts_of(config, run, overrides or ())
     else:
-        parts = _parts({"train": files, "val": val, "test": test}, given)
+        parts = _parts({"train": files, "val": val, "test": test}, given, overrides or ())
+    for dataset in parts.values():
+        say_notes(dataset)
     found = _with_progress(parts, lambda advance: examine(parts, cutoff, advance))
     if as_json is not None:
         _write_json(found, parts, as_json)
@@ -92,19 +100,21 @@ def command(
         raise typer.Exit(USER_ERROR)
 
 
-def _parts(files: dict[str, Sequence[Path] | None], keys: dict[str, str]) -> dict[str, Dataset]:
-    from forgefield.data.settings import DataSettings
+def _parts(
+    files: dict[str, Sequence[Path] | None], keys: dict[str, str], overrides: Sequence[str]
+) -> dict[str, Dataset]:
+    from forgefield.app.data_block import data_block
     from forgefield.data.sources import open_sources
 
-    settings = DataSettings.model_validate(keys)
+    settings = data_block((), keys, overrides)
     return {part: open_sources(tuple(paths), settings) for part, paths in files.items() if paths}
 
 
-def _parts_of(path: Path, names: Sequence[str] | None) -> dict[str, Dataset]:
+def _parts_of(path: Path, names: Sequence[str] | None, overrides: Sequence[str]) -> dict[str, Dataset]:
     from forgefield.app.run import load_run
     from forgefield.data.parts import open_part, open_training
 
-    config = load_run(path, names, ())[0]
+    config = load_run(path, names, overrides)[0]
     settings = config.data
     if not settings.train:
         name = "lmdb" if settings.lmdb else "test"

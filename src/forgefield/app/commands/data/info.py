@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from forgefield.app.commands.execution import console, say, show_table
-from forgefield.app.commands.flags import SetOption
+from forgefield.app.commands.flags import FormatOption, OnErrorOption, SetOption
 from forgefield.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from forgefield.data.dataset import Dataset
     from forgefield.data.settings import DataSettings
+    from forgefield.data.sources import Source
 
 SHOWN = 6  # names in a row
 
@@ -26,7 +27,8 @@ def command(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE...", help="Files or folders of any format.")
     ] = None,
-    format: Annotated[str | None, typer.Option("--format", help="Format; else by what the file holds.")] = None,
+    format: FormatOption = None,
+    on_error: OnErrorOption = None,
     formats: Annotated[bool, typer.Option("--formats", help="List the formats that can be read and written.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print plain JSON.")] = False,
     overrides: SetOption = None,
@@ -34,16 +36,20 @@ def command(
     """Tell what is in a data set: elements, sizes, labels and their names, units, trajectories.
 
     Looks at every structure once. Names, units and signs are settled as a run
-    would settle them; what looks wrong (energies in Hartree, positions in
-    bohr, energies per atom) is said with the key that mends it.
+    would settle them: "not stated" is a unit that neither the file nor you
+    name. The row `sizes` holds what speaks for it; what looks wrong (energies
+    in Hartree, positions in bohr, energies per atom) is said with the key
+    that mends it. `forgefield data doctor` looks closer.
 
     [bold]Examples[/bold]
 
       forgefield data info train.xyz
 
-      forgefield data info shards/ --format lmdb
+      forgefield data info shards/ --format lmdb --on-error skip
 
-      forgefield data info old.xyz --set data.energy_unit=Ha
+      forgefield data info old.xyz --set data.energy_unit=Ha --set data.forces_key=F
+
+      forgefield data info all.db --set data.select=status=completed
 
       forgefield data info --formats
     """
@@ -56,10 +62,11 @@ def command(
         return
     if not paths:
         raise ConfigError("no file is given", "data info", "forgefield data info train.xyz")
-    settings = data_block(paths, {"format": format}, overrides or ())
+    settings = data_block(paths, {"format": format, "on_error": on_error}, overrides or ())
     dataset = open_sources(settings.lmdb, settings)
-    found = plain(dataset) | {"formats": [_format_of(Path(source), settings) for source in settings.lmdb]}
-    found["notes"], found["looks"] = list(dataset.notes), _signs(dataset)
+    found = plain(dataset) | {"formats": [_format_of(source, settings) for source in settings.lmdb]}
+    found["notes"] = list(dataset.notes)
+    found["sizes"], found["looks"] = _looks(dataset, found)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -87,21 +94,46 @@ def _show_formats(out: Console) -> None:
     show_table("Formats: --format NAME, data.format: NAME", ("name", "read", "written", "what it is"), rows, out)
 
 
-def _format_of(path: Path, settings: DataSettings) -> str:
+def _format_of(source: Path | Source, settings: DataSettings) -> str:
+    from forgefield.core.errors import DataError
     from forgefield.data.dataset import detect_format
+    from forgefield.data.sources import Source
 
-    return detect_format(path) if settings.format == "auto" else settings.format
+    stated = source.within(settings).format if isinstance(source, Source) else settings.format
+    try:
+        return detect_format(Path(source)) if stated == "auto" else stated
+    except DataError:  # on_error: skip, or it would have been raised before
+        return "unknown"
 
 
-def _signs(dataset: Dataset) -> list[str]:
-    """Return what looks wrong, from a sample of evenly spread structures."""
+def _looks(dataset: Dataset, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """What speaks for the units, and what looks wrong, from a sample of evenly spread structures."""
     import numpy as np
 
     from forgefield.app.portrait import look_at, warnings
 
     sample = dataset.subset(np.unique(np.linspace(0, len(dataset) - 1, 2000).astype(int))) if len(dataset) else dataset
     portrait = look_at(sample)
-    return list(warnings(portrait)) if portrait.n_structures else []
+    if not portrait.n_structures:
+        return "", []
+    sizes: list[str] = []
+    if portrait.contact is not None:
+        sizes.append(f"nearest atoms at {portrait.contact:.2f} of the sum of covalent radii (usual: 0.8 to 1.2)")
+    if len(portrait.energies):
+        sizes.append(f"energies about {float(np.median(portrait.energies)):.4g} eV/atom")
+    if portrait.force_rms is not None:
+        sizes.append(f"forces {portrait.force_rms:.2g} eV/Å RMS (usual: 0.01 to 5)")
+    if portrait.stress_rms is not None:
+        sizes.append(f"stresses {160.21766 * portrait.stress_rms:.2g} GPa RMS (usual: 0.1 to 20)")
+    others = sorted({name for source in found["sources"] for name in source["others"]})
+    return "; ".join(sizes), [_with_names(sign, others) for sign in warnings(portrait)]
+
+
+def _with_names(sign: str, others: Sequence[str]) -> str:
+    """A sign that a label is missing, with the names that may be its."""
+    if not sign.startswith("no frame has") or not others:
+        return sign
+    return f"{sign}. Names that may be theirs: {', '.join(others[:10])}: --set data.energy_key={others[0]}"
 
 
 def _rows(found: Mapping[str, Any], settings: DataSettings) -> list[tuple[str, str]]:
@@ -109,7 +141,7 @@ def _rows(found: Mapping[str, Any], settings: DataSettings) -> list[tuple[str, s
     n = found["structures"]
     rows = [
         ("format", ", ".join(dict.fromkeys(found["formats"]))),
-        ("structures", f"{n:,}"),
+        ("structures", f"{n:,}" + (f"; {found['left_out']:,} left out" if found["left_out"] else "")),
         ("atoms", f"{found['atoms']:,}; {low} to {high} per structure, {found['atoms'] / max(n, 1):.1f} on average"),
         ("elements", _counted(found["elements"], len(found["elements"]))),
         ("formulas", f"{found['n_formulas']}: {_counted(found['formulas'])}"),
@@ -119,7 +151,11 @@ def _rows(found: Mapping[str, Any], settings: DataSettings) -> list[tuple[str, s
     names = {label: key for source in found["sources"] for label, key in source["keys"].items() if key and key != label}
     if names:
         rows.append(("read from", ", ".join(f"{label}: {key}" for label, key in names.items())))
-    rows.append(("units", "; ".join(dict.fromkeys(source["units"] for source in found["sources"]))))
+    rows.append(
+        ("units", "; ".join(dict.fromkeys(source["units"] for source in found["sources"] if source["structures"])))
+    )
+    if found["sizes"]:
+        rows.append(("sizes", found["sizes"]))
     for name, text in (("base_labels", "base labels"), ("features", "further inputs")):
         if found[name]:
             rows.append((text, _of_all(found[name], n)))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forgefield.app.commands.execution import console, say, show_table
-from forgefield.app.commands.flags import SetOption
+from forgefield.app.commands.execution import console, say, say_notes, show_table
+from forgefield.app.commands.flags import FormatOption, OnErrorOption, SetOption
 from forgefield.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def command(
         list[str] | None,
         typer.Option("--given", metavar="EL=EV", help="An energy that is known: --given H=-13.6; repeatable."),
     ] = None,
-    format: Annotated[str | None, typer.Option("--format", help="Format; else by what the file holds.")] = None,
+    format: FormatOption = None,
+    on_error: OnErrorOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Fit the energy of each element to the total energies (self-atomic energies, E0).
@@ -60,9 +61,10 @@ def command(
     low, high = percentiles
     if not 0 <= low < high <= 100:
         raise ConfigError(f"{low:g} {high:g} are no two percentiles", "--percentiles", "write 2 98, or 0 100")
-    settings = data_block(paths, {"format": format}, overrides or ())
+    settings = data_block(paths, {"format": format, "on_error": on_error}, overrides or ())
     dataset = open_sources(settings.lmdb, settings)
     trim = None if (low, high) == (0, 100) else (low, high)
+    say_notes(dataset)
     tables = fit_tables(dataset, by, trim, _known(given or ()))
     for table in tables:
         _show(table)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forgefield.app.commands.execution import console, say, show_table
-from forgefield.app.commands.flags import SetOption
+from forgefield.app.commands.execution import console, say, say_notes, show_table
+from forgefield.app.commands.flags import FormatOption, OnErrorOption, SetOption
 from forgefield.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from forgefield.data.split import Split
 
 
 def command(
@@ -32,7 +35,8 @@ def command(
     ] = None,
     gap: Annotated[str | None, typer.Option("--gap", help="Frames left out beside a block of a trajectory.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the draws.")] = None,
-    format: Annotated[str | None, typer.Option("--format", help="Format; else by what the file holds.")] = None,
+    format: FormatOption = None,
+    on_error: OnErrorOption = None,
     overrides: SetOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
@@ -70,18 +74,28 @@ def command(
     block = {"val": val, "test": test, "gap": gap}
     split = {name: parse_override(f"x={text}").plain()["x"] for name, text in block.items() if text is not None}
     split |= {"method": "groups", "by": by} if by is not None else {"method": method} if method is not None else {}
-    flags = {"train": [str(path) for path in paths], "format": format, "split_seed": seed, "split": split or None}
+    flags = {
+        "train": [str(path) for path in paths],
+        "format": format,
+        "on_error": on_error,
+        "split_seed": seed,
+        "split": split or None,
+    }
     settings = data_block((), flags, overrides or ())
     if not isinstance(settings.split, SplitSettings):
         raise ConfigError("a file is what is made here", "data.split", "give a method, or --val and --test")
     dataset = open_part(settings, "train", active=True)
+    say_notes(dataset)
     made = make_split(dataset, settings.split, settings.val_fraction, settings.split_seed).with_contents(dataset)
     made.save(out)
+    _show(made, len(dataset))
+    skip = ", with data.on_error: skip as here" if dataset.n_left_out else ""
+    console().print(f"Written to {out}; use it: data.split: {out}{skip}", highlight=False, soft_wrap=True)
+
+
+def _show(made: Split, total: int) -> None:
     parts = (("train", made.train), ("val", made.val), ("test", made.test), ("left out", made.left_out))
-    rows = [
-        (name, f"{len(places):,}", f"{100 * len(places) / len(dataset):.1f} %") for name, places in parts if len(places)
-    ]
-    show_table(f"{len(dataset):,} structures, {made.method}", ("part", "structures", "of all"), rows, console())
+    rows = [(name, f"{len(places):,}", f"{100 * len(places) / total:.1f} %") for name, places in parts if len(places)]
+    show_table(f"{total:,} structures, {made.method}", ("part", "structures", "of all"), rows, console())
     if made.note:
         say(made.note, "note")
-    console().print(f"Written to {out}; use it: data.split: {out}", highlight=False, soft_wrap=True)

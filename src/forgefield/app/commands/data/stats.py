@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgefield.app.commands.execution import console, say, show_table
-from forgefield.app.commands.flags import SetOption
+from forgefield.app.commands.execution import console, say, say_notes, show_table
+from forgefield.app.commands.flags import FormatOption, OnErrorOption, SetOption
 from forgefield.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def command(
         float, typer.Option("--cutoff", min=0.1, help="Of the neighbours, Å; model.r_max of a run.")
     ] = 5.0,
     e0: Annotated[str | None, typer.Option("--e0", help="auto, isolated, least_squares, a file, '{H: -13.6}'.")] = None,
-    format: Annotated[str | None, typer.Option("--format", help="Format; else by what the file holds.")] = None,
+    format: FormatOption = None,
+    on_error: OnErrorOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print plain JSON, with all digits.")] = False,
     overrides: SetOption = None,
 ) -> None:
@@ -45,9 +46,14 @@ def command(
     from forgefield.data.sources import open_sources
     from forgefield.data.statistics import measure
 
-    flags: dict[str, Any] = {"format": format, "e0": None if e0 is None else parse_override(f"x={e0}").plain()["x"]}
+    flags: dict[str, Any] = {
+        "format": format,
+        "on_error": on_error,
+        "e0": None if e0 is None else parse_override(f"x={e0}").plain()["x"],
+    }
     settings = data_block(paths, flags, overrides or ())
     dataset = open_sources(settings.lmdb, settings)
+    say_notes(dataset)
     heads = dataset.heads() or ["default"]
     if len(heads) > 1 and any(s.level is None for s in dataset):
         raise ConfigError("some frames name a head and some do not", dataset.name, "name one in every frame")

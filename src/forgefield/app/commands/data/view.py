@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from forgefield.app.commands.execution import console
-from forgefield.app.commands.flags import SetOption
+from forgefield.app.commands.execution import console, say_notes
+from forgefield.app.commands.flags import FormatOption, OnErrorOption, SetOption
 from forgefield.core.errors import DataError
 
 
@@ -18,7 +18,8 @@ def command(
         Path | None, typer.Option("--out", "-o", metavar="HTML", help="The page; else FILE.html beside FILE.")
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    format: Annotated[str | None, typer.Option("--format", help="Format; else by what the file holds.")] = None,
+    format: FormatOption = None,
+    on_error: OnErrorOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Write a page that shows a data set: energies, forces, sizes, elements, distances.
@@ -38,10 +39,11 @@ def command(
     from forgefield.app.reports.data_page import write_page
     from forgefield.data.sources import open_sources
 
-    settings = data_block(paths, {"format": format}, overrides or ())
+    settings = data_block(paths, {"format": format, "on_error": on_error}, overrides or ())
     dataset = open_sources(settings.lmdb, settings)
     if not len(dataset):
         raise DataError("holds no structures", dataset.name, "name a file with at least one")
+    say_notes(dataset)
     page = write_page(dataset, out or paths[0].absolute().with_name(f"{paths[0].absolute().name}.html"))
     console().print(f"Written to {page}; open it in a browser", highlight=False, soft_wrap=True)
     if show:

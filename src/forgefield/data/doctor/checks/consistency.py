@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ STIFF, SOFT = 12.0, 0.06  # times the usual constant: beyond, the unit is wrong
 HARDEST, HARDEST_HEAVY = 90.0, 25.0  # eV/Å², of any bond; of bonds between atoms beyond neon
 SAME_ENERGY = 0.02
 EXACT, CLEAR, VAGUE = 0.25, 0.5, 0.85  # misfits of close frames
+NAMED = 0.7  # of the logarithm of a factor: units farther from what was measured are not named
 MOST_PER_ATOM = 20.0  # eV: binding energies and valence energies of plane wave codes lie below
 
 ENERGY_UNITS = {"Ha": HARTREE, "kcal/mol": KCAL_PER_MOL, "kJ/mol": KJ_PER_MOL, "meV": 1e-3}
@@ -85,8 +86,8 @@ def _judge(survey: Survey, part: str, level: str, rows: np.ndarray) -> Iterator[
         text = f"{where}: {what}, so forces have the opposite sign: they are gradients of the energy"
         yield Finding("forces_sign", "severe", text, (), f"{_minus_one()}")
     if off is not None:
-        text = f"{where}: bonds with hydrogen are {bonding.ratio:.3g} times as stiff as they should be: {_near(off)}"
-        yield Finding("forces_unit", "severe", text, (), f"data.forces_unit: {_name(off)}")
+        text = f"{where}: bonds with hydrogen are {bonding.ratio:.3g} times as stiff as they should be"
+        yield _unit_of_forces(text, off)
     if sure and np.isfinite(slope) and slope != 0:
         yield from _slope_findings(
             survey, where, rows, abs(slope), left, off, bonding, "energy_unit" in named or bool(named)
@@ -171,12 +172,10 @@ def _slope_findings(
         yield Finding("energy_per_atom", "severe", text, (), "data.energy_per: atom")
     elif (forces_fine or odd_energy or off is not None) and not bonding.hardest:
         text = f"{where}: energy differences are {energies:.3g} times those the forces foretell"
-        yield Finding("energy_unit", "severe", text, (), f"data.energy_unit: {_energy_name(energies)}")
+        yield _named("energy_unit", text, "energies", "energy_unit", units_near(energies, ENERGY_UNITS))
     else:
-        text = (
-            f"{where}: forces are {1 / slope:.3g} times what energy differences of close frames say: {_near(1 / slope)}"
-        )
-        yield Finding("forces_unit", "severe", text, (), f"data.forces_unit: {_name(1 / slope)}")
+        text = f"{where}: forces are {1 / slope:.3g} times what energy differences of close frames say"
+        yield _unit_of_forces(text, 1 / slope)
 
 
 def _misfits(survey: Survey, where: str, work: Work, still: np.ndarray) -> Iterator[Finding]:
@@ -200,23 +199,23 @@ def _misfits(survey: Survey, where: str, work: Work, still: np.ndarray) -> Itera
         )
 
 
-def _nearest_unit(measured: float, table: dict[str, float]) -> str:
-    """Name of the unit in which a number would be `measured` times its value in eV (and Å)."""
-    return min(table, key=lambda name: abs(np.log(measured * table[name])))
+def units_near(measured: float, table: Mapping[str, float]) -> list[str]:
+    """Return the units in which a number would be about `measured` times its value in eV (and Å), the closest first."""
+    gaps = {name: abs(np.log(measured * size)) for name, size in table.items()}
+    return sorted((name for name in gaps if gaps[name] < NAMED), key=lambda name: gaps[name])
 
 
-def _name(measured: float) -> str:
-    return _nearest_unit(measured, FORCE_UNITS)
+def _unit_of_forces(text: str, measured: float) -> Finding:
+    return _named("forces_unit", text, "forces", "forces_unit", units_near(measured, FORCE_UNITS))
 
 
-def _energy_name(measured: float) -> str:
-    return _nearest_unit(measured, ENERGY_UNITS)
-
-
-def _near(measured: float) -> str:
-    name = _name(measured)
-    close = abs(np.log(measured * FORCE_UNITS[name])) < 0.7
-    return f"forces in {name}?" if close else "in no unit that is known here"
+def _named(name: str, text: str, what: str, key: str, units: list[str]) -> Finding:
+    """A finding that names the units that fit, or says that none does."""
+    if not units:
+        mend = f"find out in which unit the {what} were written: data.{key}; or they belong to other structures"
+        return Finding(name, "severe", f"{text}, which fits no unit that is known here", (), mend)
+    told = " or ".join(units)
+    return Finding(name, "severe", f"{text}: {what} in {told}?", (), f"data.{key}: {told}")
 
 
 def _minus_one() -> str:

@@ -24,6 +24,8 @@ ROUNDS, SMOOTH = 10, 8.0  # of the sorting into two groups; neighbours that coun
 PER_ATOM = 0.1
 FORCE_FACTOR, FORCE_LEAST = 6.0, 5.0  # times the next usual, eV/Å
 UNSQUEEZED = 0.75
+STRAINED = 10.0  # times the usual deviation that strong forces or stress may explain at most
+HARDEST, STEEPEST = 90.0, 0.1  # eV/Å², of any bond; Å: an energy over the force of the steepest wall
 
 
 def examine(survey: Survey) -> Iterator[Finding]:
@@ -185,14 +187,14 @@ def _spikes(survey: Survey, where: str, rows: np.ndarray, found: Residuals, mixe
 
 
 def _strain(survey: Survey, found: Residuals) -> np.ndarray:
-    """How much higher than usual an energy may lie where forces or stress are strong too: as their square."""
+    """How much higher than usual an energy may lie where forces or stress are strong too."""
     forces = survey.numbers["force_rms"][found.rows]
     stress = np.sqrt((survey.stress[found.rows] ** 2).mean(axis=(1, 2)))
     allowed = np.ones(len(found.rows))
     for size in (forces, stress):
         if np.isfinite(size).any():
             times = np.nan_to_num(size / max(float(np.nanmedian(size)), 1e-3), nan=1.0)
-            allowed = np.maximum(allowed, np.clip(times**2, 1.0, 100.0))
+            allowed = np.maximum(allowed, np.clip(times, 1.0, STRAINED))
     return np.where(found.local > 0, allowed, 1.0)
 
 
@@ -206,8 +208,7 @@ def _strong(survey: Survey, where: str, rows: np.ndarray, found: Residuals | Non
     odd = there & (largest > np.maximum(FORCE_FACTOR * usual, FORCE_LEAST))
     odd &= survey.numbers["closest"][rows] > UNSQUEEZED * np.median(survey.numbers["closest"][rows])
     if found is not None:
-        high = found.rows[(found.surprise > SURPRISING / 3) & (found.local > 0)]
-        odd &= ~np.isin(rows, high)
+        odd &= ~np.isin(rows, found.rows[_explained(survey, found)])
     if odd.any():
         text = (
             f"{where}: {int(odd.sum())} structures have forces up to {float(largest[odd].max()):.3g} eV/Å, though no "
@@ -215,6 +216,14 @@ def _strong(survey: Survey, where: str, rows: np.ndarray, found: Residuals | Non
         )
         mend = "look at these calculations, and leave them out"
         yield Finding("outlier_forces", "warning", text, survey.places(rows[odd]), mend)
+
+
+def _explained(survey: Survey, found: Residuals) -> np.ndarray:
+    """Whether an energy is high enough for the largest force, (R,): a bond that pulls so strongly holds that much."""
+    force = np.nan_to_num(survey.numbers["force_max"][found.rows])
+    needed = force * np.minimum(STEEPEST, force / (2.0 * HARDEST))
+    height = np.maximum(found.local, found.value) * survey.atoms[found.rows]
+    return (found.surprise > SURPRISING / 3) & (found.local > 0) & (height > needed)
 
 
 ENTRY = Entry(Settings, examine, "labels that stand out")

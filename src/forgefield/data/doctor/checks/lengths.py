@@ -15,6 +15,8 @@ from forgefield.data.doctor.survey import Survey, by_value
 OVERLAP = 0.5  # of the sum of covalent radii
 IMAGE_OVERLAP = 0.6  # the same, of images
 DENSE, WIDE = 0.72, 1.1  # volume over the usual one; spread of the atoms over the cell's length
+DENSER, BEYOND = 0.8, 0.88  # volume, where the closest image is nearer than this times the closest atoms of the cell
+SQUEEZED, FAR_BEYOND = 0.72, 0.75  # of the sum of covalent radii, of the closest atoms of the cell
 
 
 def examine(survey: Survey) -> Iterator[Finding]:
@@ -39,7 +41,7 @@ def _overlaps(survey: Survey, rest: np.ndarray) -> Iterator[Finding]:
     closest, own = survey.numbers["closest"], survey.numbers["closest_own"]
     short = rest & (closest < OVERLAP)
     image = rest & (closest < IMAGE_OVERLAP) & (own > np.maximum(1.3 * closest, OVERLAP))
-    image |= rest & _outside(survey)
+    image |= rest & _too_dense(survey)
     for name, chosen, text, mend in (
         (
             "overlapping_atoms",
@@ -60,8 +62,21 @@ def _overlaps(survey: Survey, rest: np.ndarray) -> Iterator[Finding]:
             yield Finding(name, "severe", text, survey.places(chosen), mend)
 
 
-def _outside(survey: Survey) -> np.ndarray:
-    """Whether atoms reach beyond a cell that is smaller than those of the same composition, (S,)."""
+def _too_dense(survey: Survey) -> np.ndarray:
+    """Whether a cell is smaller than those of its formula, and its atoms are not: they reach beyond it, or images do.
+
+    In a crystal that is compressed as a whole, atoms of one cell come closer as their images do. Returns (S,).
+    """
+    share = _share(survey)
+    closest, own, wide = survey.numbers["closest"], survey.numbers["closest_own"], survey.numbers["width"] > WIDE
+    apart = np.isfinite(own)
+    found = wide & (share < DENSE)
+    found |= wide & (share < DENSER) & apart & (closest < BEYOND * own)
+    return found | ((share < DENSE) & apart & (closest < SQUEEZED) & (closest < FAR_BEYOND * own))
+
+
+def _share(survey: Survey) -> np.ndarray:
+    """Volume per atom over the median of those of the same formula, (S,); NaN without a volume."""
     share = np.full(len(survey), np.nan)
     formulas = survey.composition // np.gcd.reduce(survey.composition, axis=1)[:, None]
     codes = np.unique(formulas, axis=0, return_inverse=True)[1].reshape(-1)
@@ -70,7 +85,7 @@ def _outside(survey: Survey) -> np.ndarray:
         rows = filled[places]
         each = survey.volume[rows] / survey.atoms[rows]
         share[rows] = each / np.median(each)
-    return (share < DENSE) & (survey.numbers["width"] > WIDE)
+    return share
 
 
 def _lone(survey: Survey, rest: np.ndarray) -> Iterator[Finding]:

@@ -35,11 +35,11 @@ class RecordFrames(LazyFrames):
     """
 
     def __init__(self, file: Path, settings: ReaderSettings) -> None:
-        self._file, self._list, self._six = file, JsonList(file), False
+        self._file, self._list, self._six = file, JsonList(file, skip=settings.on_error == "skip"), False
         notes: list[str] = []
         declare = lambda chosen, sample: self._declared(chosen, sample, notes)  # noqa: E731
         super().__init__(file, len(self._list), settings, (), declare, USUAL)
-        self.notes = (*self.notes, *notes)
+        self.notes = (*self._list.notes, *self.notes, *notes)
 
     def raw(self, index: int) -> RawFrame:
         """Return one entry as the file has it."""

@@ -18,6 +18,7 @@ from forgefield.data.ase_frames import frame_of_atoms
 from forgefield.data.ase_kinds import check_end, kind_by_content
 from forgefield.data.label_names import TargetKey
 from forgefield.data.lazy_frames import LazyFrames
+from forgefield.data.passed_over import open_each
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import ReaderSettings
 from forgefield.data.readers.ase_files import read_images
@@ -35,7 +36,7 @@ class Table(NamedTuple):
     files: list[str]
     numbers: np.ndarray  # (n, targets)
     names: list[str]  # of the columns, from a header; empty without one
-    first: int  # line number of the first structure
+    lines: list[int]  # numbers of their lines
 
 
 class TableFrames(LazyFrames):
@@ -47,9 +48,10 @@ class TableFrames(LazyFrames):
     """
 
     def __init__(self, file: Path, settings: ReaderSettings) -> None:
-        self._file, self._table = file, read_table(file)
+        self._file = file
+        self._table, notes = read_table(file, skip=settings.on_error == "skip")
         self._stated = _stated_kind(file.parent)
-        notes = check_end(file, "csv")
+        notes += check_end(file, "csv")
         if not settings.keys.targets:
             targets = _targets(self._table)
             settings = settings.model_copy(update={"keys": settings.keys.model_copy(update={"targets": targets})})
@@ -60,7 +62,7 @@ class TableFrames(LazyFrames):
     def raw(self, index: int) -> RawFrame:
         """Return one structure with its targets."""
         name = self._table.files[index]
-        origin = f"{self._file.name}: line {self._table.first + index} ({name})"
+        origin = f"{self._file.name}: line {self._table.lines[index]} ({name})"
         if not NAME_OF_FILE.fullmatch(name):
             raise DataError("the first column is no name of a file", origin, "put the structures beside the table")
         raw = frame_of_atoms(_structure(self._file.parent / name, self._stated, origin), origin)
@@ -91,8 +93,8 @@ def is_table(path: Path) -> bool:
     return False
 
 
-def read_table(file: Path) -> Table:
-    """Return the lines of id_prop.csv.
+def read_table(file: Path, *, skip: bool = False) -> tuple[Table, list[str]]:
+    """Return the lines of id_prop.csv, and with `skip` a note on those that are left out.
 
     Raises:
         DataError: a line is damaged; names it.
@@ -111,14 +113,18 @@ def read_table(file: Path) -> Table:
             raise DataError("its first line is neither a header nor a structure", f"{file.name}: line 1", "repair it")
     if not lines:
         raise DataError("holds no structures", str(file), "write 'file,target' in each line")
-    numbers = []
     width = len(lines[0][1])
-    for place, row in lines:
+
+    def parsed(line: tuple[int, list[str]]) -> tuple[str, list[float], int]:
+        place, row = line
         if len(row) != width or width < 2 or (names and len(names) != width - 1) or not _are_numbers(row[1:]):
             what = f"has {len(row) - 1} targets" if len(row) != width or width < 2 else "has a target that is no number"
             raise DataError(f"{what}; the first line has {width - 1}", f"{file.name}: line {place}", "repair the line")
-        numbers.append([float(cell) for cell in row[1:]])
-    return Table([row[0].strip() for _, row in lines], np.array(numbers), names, lines[0][0])
+        return row[0].strip(), [float(cell) for cell in row[1:]], place
+
+    found, notes = open_each(lines, parsed, "lines", skip=skip)
+    files, numbers, places = (list(column) for column in zip(*found, strict=True))
+    return Table(files, np.array(numbers), names, places), notes
 
 
 def _targets(table: Table) -> dict[str, TargetKey]:
