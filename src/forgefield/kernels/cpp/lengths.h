@@ -25,50 +25,79 @@ int64_t whole(int64_t n) {
   return (n + LANES<T> - 1) / LANES<T> * LANES<T>;
 }
 
-// The matrix of a feature and its transpose, rows filled up with zeros to whole vectors; and room for what is made with them.
+#ifdef __AVX512F__
+constexpr int TOGETHER = 4;  // atoms
+#else
+constexpr int TOGETHER = 1;
+#endif
+
+// Copies a few numbers, without a call.
+template <class T, int B = 64>
+inline void copy(const T* from, int64_t n, T* to) {
+  constexpr int64_t lanes = B / sizeof(T);
+  for (; n >= lanes; n -= lanes, from += lanes, to += lanes) Row<T, B, 1>::load(from).store(to);
+  if constexpr (lanes > 1) copy<T, B / 2>(from, n, to);
+}
+template <class T>
+inline void clear(T* to, int64_t n) {
+  int64_t k = 0;
+  for (; k + LANES<T> <= n; k += LANES<T>) Row<T, 64, 1>::zero().store(to + k);
+  for (; k < n; ++k) to[k] = T(0);
+}
+
+// The matrix of a feature and its transpose, rows filled up with zeros to whole vectors, and vectors times them: those of M atoms,
+// `atom` apart, whose components are `component` apart.
 template <class T>
 struct Mixer {
+  using R = Row<T, 64, 1>;
   const Sizes& n;
   const int64_t wide, tall;  // H and G' in whole vectors
   Scratch<T> matrix, turned;
   explicit Mixer(const Sizes& n_)
       : n(n_), wide(whole<T>(n.mixed)), tall(whole<T>(n.vectors)), matrix(n.vectors * wide), turned(n.mixed * tall) {}
   void load(const T* w) {
-    std::fill_n(matrix.data(), n.vectors * wide, T(0));
-    std::fill_n(turned.data(), n.mixed * tall, T(0));
+    clear(matrix.data(), n.vectors * wide), clear(turned.data(), n.mixed * tall);
     for (int64_t g = 0; g < n.vectors; ++g)
       for (int64_t h = 0; h < n.mixed; ++h) matrix[g * wide + h] = turned[h * tall + g] = w[g * n.mixed + h];
   }
-  // to (3, step) = vectors (3, from_step) x m, of which `depth` rows are given
-  static void map(const T* from, int64_t from_step, int64_t depth, T* m, int64_t step, T* to) {
-    using R = Row<T, 64, 1>;
+  // to (M, 3, step) = vectors x m (depth, step)
+  template <int M>
+  static inline void map(const T* from, int64_t atom, int64_t component, int64_t depth, const T* m, int64_t step, T* to) {
     for (int64_t c = 0; c < step; c += LANES<T>) {
-      R x = R::zero(), y = R::zero(), z = R::zero();
+      R sum[3 * M];
+      for (auto& x : sum) x = R::zero();
       for (int64_t k = 0; k < depth; ++k) {
         const R w = R::load(m + k * step + c);
-        x.add(from[k], w), y.add(from[from_step + k], w), z.add(from[2 * from_step + k], w);
+        for (int i = 0; i < 3 * M; ++i) sum[i].add(from[i / 3 * atom + i % 3 * component + k], w);
       }
-      x.store(to + c), y.store(to + step + c), z.store(to + 2 * step + c);
+      for (int i = 0; i < 3 * M; ++i) sum[i].store(to + i * step + c);
     }
   }
-  void mix(const T* vectors, T* to) { map(vectors, n.row(), n.vectors, matrix.data(), wide, to); }
-  // The reverse: the vectors of a feature, (3, row), from (3, wide).
-  void unmix(const T* given, T* scratch, T* to) {
-    map(given, wide, n.mixed, turned.data(), tall, scratch);
-    for (int x = 0; x < 3; ++x) {
-      std::copy_n(scratch + x * tall, n.vectors, to + x * n.row());
-      std::fill_n(to + x * n.row() + n.vectors, n.width - n.vectors, T(0));
+  template <int M>
+  inline void mix(const T* vectors, T* to) {
+    map<M>(vectors, 4 * n.row(), n.row(), n.vectors, matrix.data(), wide, to);
+  }
+  // The reverse: the vectors of a feature in the sums, from (M, 3, wide).
+  template <int M>
+  inline void unmix(const T* given, T* room, T* to) {
+    map<M>(given, 3 * wide, wide, n.mixed, turned.data(), tall, room);
+    for (int i = 0; i < 3 * M; ++i) {
+      T* row = to + (i / 3 * 4 + i % 3) * n.row();
+      copy(room + i * tall, n.vectors, row), clear(row + n.vectors, n.width - n.vectors);
     }
   }
-  // sum (vectors, wide) += vectors (3, row)^T given (3, wide)
-  void add_outer(const T* vectors, const T* given, T* sum) const {
-    using R = Row<T, 64, 1>;
-    for (int64_t c = 0; c < wide; c += LANES<T>)
+  // sum (G', wide) += vectors^T given (M, 3, wide)
+  template <int M>
+  inline void add_outer(const T* vectors, const T* given, T* sum) const {
+    for (int64_t c = 0; c < wide; c += LANES<T>) {
+      R all[3 * M];
+      for (int i = 0; i < 3 * M; ++i) all[i] = R::load(given + i * wide + c);
       for (int64_t g = 0; g < n.vectors; ++g) {
-        R all = R::load(sum + g * wide + c);
-        for (int x = 0; x < 3; ++x) all.add(vectors[x * n.row() + g], R::load(given + x * wide + c));
-        all.store(sum + g * wide + c);
+        R found = R::load(sum + g * wide + c);
+        for (int i = 0; i < 3 * M; ++i) found.add(vectors[(i / 3 * 4 + i % 3) * n.row() + g], all[i]);
+        found.store(sum + g * wide + c);
       }
+    }
   }
 };
 
@@ -79,45 +108,47 @@ struct Data {
   T *out = nullptr, *by_sums = nullptr, *by_mix = nullptr;
 };
 
-// One atom's feature. Without g: the value. With g: gradients by the sums and the matrix. With g and v: those of the gradient by the
-// sums, in direction v, `out` being that by g.
-template <class T>
-void one(Mixer<T>& mixer, const Data<T>& d, int64_t atom, int64_t a, T* room, T* sum) {
+// One feature of M atoms. Without g: the value. With g: gradients by the sums and the matrix. With g and v: those of the gradient by
+// the sums, in direction v, `out` being that by g.
+template <int M, class T>
+void some(Mixer<T>& mixer, const Data<T>& d, int64_t atom, int64_t a, T* room, T* sum) {
+  using R = Row<T, 64, 1>;
   const Sizes& n = mixer.n;
-  const int64_t at = 4 * n.row() * atom + a * n.width, wide = mixer.wide;
-  const int64_t scalars = n.result() * atom + a * n.scalars, squares = n.result() * atom + n.features * n.scalars + a * n.mixed;
-  T *m = room, *moved = room + 3 * wide, *z = room + 6 * wide, *more = room + 9 * wide, *scratch = room + 12 * wide;
-  mixer.mix(d.sums + at + n.row(), m);
-  const T* other = m;  // m itself, or its change along v
-  if (d.v) {
-    mixer.mix(d.v + at + n.row(), moved);
-    other = moved;
-  }
-  if (d.out) {
-    const T factor = d.v ? T(2) : T(1);
-    std::copy_n((d.v ? d.v : d.sums) + at, n.scalars, d.out + scalars);
-    for (int64_t h = 0; h < n.mixed; ++h)
-      d.out[squares + h] = factor * (m[h] * other[h] + m[wide + h] * other[wide + h] + m[2 * wide + h] * other[2 * wide + h]);
-  }
-  if (!d.g) return;
-  std::fill_n(z, 6 * wide, T(0));
-  for (int x = 0; x < 3; ++x)
-    for (int64_t h = 0; h < n.mixed; ++h) z[x * wide + h] = 2 * d.g[squares + h] * other[x * wide + h];
-  if (d.by_sums) {
-    if (d.v) {
-      std::fill_n(d.by_sums + at, n.width, T(0));
-    } else {
-      std::copy_n(d.g + scalars, n.scalars, d.by_sums + at);
-      std::fill_n(d.by_sums + at + n.scalars, n.width - n.scalars, T(0));
+  const int64_t wide = mixer.wide, all = 3 * M * wide, vectors = (4 * atom + 1) * n.row() + a * n.width;
+  T *m = room, *moved = room + all, *z = room + 2 * all, *more = room + 3 * all, *scratch = room + 4 * all, *line = scratch + 3 * M * mixer.tall;
+  mixer.template mix<M>(d.sums + vectors, m);
+  const T* other = d.v ? moved : m;  // m itself, or its change along v
+  if (d.v) mixer.template mix<M>(d.v + vectors, moved);
+  for (int i = 0; i < M; ++i) {
+    const int64_t sums = 4 * (atom + i) * n.row() + a * n.width, scalars = (atom + i) * n.result() + a * n.scalars;
+    const int64_t squares = (atom + i) * n.result() + n.features * n.scalars + a * n.mixed, at = 3 * i * wide;
+    if (d.out) {
+      copy((d.v ? d.v : d.sums) + sums, n.scalars, d.out + scalars);
+      for (int64_t c = 0; c < wide; c += LANES<T>) {
+        R total = R::zero();
+        for (int x = 0; x < 3; ++x) total.add(R::load(m + at + x * wide + c), R::load(other + at + x * wide + c));
+        total.times(d.v ? 2 : 1).store(line + c);
+      }
+      copy(line, n.mixed, d.out + squares);
     }
-    mixer.unmix(z, scratch, d.by_sums + at + n.row());
+    if (!d.g) continue;
+    clear(line, wide), copy(d.g + squares, n.mixed, line);
+    for (int64_t c = 0; c < wide; c += LANES<T>) {
+      const R twice = R::load(line + c).times(2);
+      for (int x = 0; x < 3; ++x) {
+        const int64_t k = at + x * wide + c;
+        twice.times(R::load(other + k)).store(z + k);
+        if (d.v && d.by_mix) twice.times(R::load(m + k)).store(more + k);
+      }
+    }
+    if (!d.by_sums) continue;
+    clear(d.by_sums + sums, n.width);
+    if (!d.v) copy(d.g + scalars, n.scalars, d.by_sums + sums);
   }
+  if (d.g && d.by_sums) mixer.template unmix<M>(z, scratch, d.by_sums + vectors);
   if (!d.by_mix) return;
-  mixer.add_outer(d.sums + at + n.row(), z, sum);
-  if (!d.v) return;
-  for (int x = 0; x < 3; ++x)
-    for (int64_t h = 0; h < n.mixed; ++h) more[x * wide + h] = 2 * d.g[squares + h] * m[x * wide + h];
-  mixer.add_outer(d.v + at + n.row(), more, sum);
+  mixer.template add_outer<M>(d.sums + vectors, z, sum);
+  if (d.v) mixer.template add_outer<M>(d.v + vectors, more, sum);
 }
 
 // All of them; a thread takes some of the features, whose matrices' gradients are its own.
@@ -125,11 +156,13 @@ template <class T>
 void all(const Sizes& n, const Data<T>& d) {
   at::parallel_for(0, n.features, n.atoms < 16 ? n.features : 1, [&](int64_t begin, int64_t end) {
     Mixer<T> mixer(n);
-    Scratch<T> room(12 * mixer.wide + 3 * mixer.tall), sum(n.vectors * mixer.wide);
+    Scratch<T> room(TOGETHER * (12 * mixer.wide + 3 * mixer.tall) + mixer.wide), sum(n.vectors * mixer.wide);
     for (int64_t a = begin; a < end; ++a) {
       mixer.load(d.mix + a * n.vectors * n.mixed);
-      std::fill_n(sum.data(), n.vectors * mixer.wide, T(0));
-      for (int64_t i = 0; i < n.atoms; ++i) one(mixer, d, i, a, room.data(), sum.data());
+      clear(sum.data(), n.vectors * mixer.wide);
+      int64_t i = 0;
+      for (; i + TOGETHER <= n.atoms; i += TOGETHER) some<TOGETHER>(mixer, d, i, a, room.data(), sum.data());
+      for (; i < n.atoms; ++i) some<1>(mixer, d, i, a, room.data(), sum.data());
       for (int64_t g = 0; d.by_mix && g < n.vectors; ++g)
         std::copy_n(sum.data() + g * mixer.wide, n.mixed, d.by_mix + (a * n.vectors + g) * n.mixed);
     }

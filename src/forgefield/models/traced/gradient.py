@@ -45,7 +45,7 @@ def state_of(architecture: nn.Module) -> dict[str, Tensor]:
 
 def differentiate(
     architecture: EnergyArchitecture,
-    state: Mapping[str, Tensor],
+    state: Mapping[str, Tensor] | None,
     inputs: Inputs,
     *,
     differentiable: bool,
@@ -55,7 +55,7 @@ def differentiate(
 
     Args:
         architecture: writes the predictions.
-        state: parameters and buffers to use, by name.
+        state: parameters and buffers to use, by name; None: its own.
         inputs: the batch.
         differentiable: the result shall be differentiable once more (a double backward).
         respond: gives dE/dq (N,) of the predicted charges (N,).
@@ -63,11 +63,14 @@ def differentiate(
     Raises:
         ModelError: the energies have the wrong shape, or charges are asked for that are not predicted.
     """
-    by_name = {f"architecture.{name}": value for name, value in state.items()}
     with torch.enable_grad():
         graph, leaves = _leaves(architecture, inputs, differentiable)
         arguments = (graph, leaves[0], inputs.species, inputs.counts)
-        found = torch.func.functional_call(_Predictions(architecture), by_name, arguments)
+        if state is None:
+            found = architecture.predictions(*arguments)
+        else:
+            by_name = {f"architecture.{name}": value for name, value in state.items()}
+            found = torch.func.functional_call(_Predictions(architecture), by_name, arguments)
         _check(architecture, found, respond is not None)
         energies, extra = found
         gradients = _gradients(energies, leaves, torch.ones_like(energies), differentiable)

@@ -178,7 +178,13 @@ def purpose_of(architecture: EnergyArchitecture, inputs: Inputs, responds: bool 
     )
 
 
-def _plain(case: Case, state: Mapping[str, Tensor]) -> AtomTerm:
+def untraced(architecture: EnergyArchitecture, inputs: Inputs, respond: Respond | None = None) -> AtomTerm:
+    """Return predictions and gradients by autograd, for architectures whose operators bring their own gradients."""
+    purpose = purpose_of(architecture, inputs, respond is not None)
+    return _plain(Case(architecture, inputs, purpose, respond), None)
+
+
+def _plain(case: Case, state: Mapping[str, Tensor] | None) -> AtomTerm:
     """Energies and gradients by autograd, also for tensors made in inference mode."""
     architecture, inputs, purpose, respond = case
     with torch.inference_mode(False):

@@ -9,15 +9,18 @@ from forgefield.core.elements import masses
 from forgefield.core.quantities import QUANTITIES, Quantity
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
-from forgefield.models.architecture import ArchitectureContext, Axis
+from forgefield.models.architecture import ArchitectureContext, AtomTerm, Axis, Respond
 from forgefield.models.architectures.aimnet2.charges import equilibrate, moments, totals
 from forgefield.models.architectures.aimnet2.convolution import Convolution, Surroundings, surroundings
 from forgefield.models.architectures.aimnet2.perceptron import Perceptron
 from forgefield.models.architectures.aimnet2.radial import Gaussians
 from forgefield.models.architectures.aimnet2.readout import Readout
 from forgefield.models.architectures.aimnet2.settings import Aimnet2Settings
+from forgefield.models.blocks.linear import in_kernels
 from forgefield.models.traced.architecture import EnergyArchitecture
 from forgefield.models.traced.gradient import Predictions
+from forgefield.models.traced.sizes import Inputs
+from forgefield.models.traced.traces import untraced
 
 
 class Aimnet2(EnergyArchitecture):
@@ -63,6 +66,18 @@ class Aimnet2(EnergyArchitecture):
         self.readout = Readout(settings.aim_size, settings.energy_hidden, context.n_readouts, len(context.elements))
         of_kinds = [masses[z] for z in context.elements for _ in range(self.kinds_per_element)]
         self.register_buffer("masses", torch.tensor(of_kinds, dtype=torch.float64), persistent=False)
+
+    def forward(
+        self, graph: Graph, vectors: Tensor, species: Tensor, counts: Tensor, respond: Respond | None = None
+    ) -> AtomTerm:
+        """Energies, gradients and further predictions, as those of `EnergyArchitecture`.
+
+        In the compiled operators, which have their gradients with them, nothing is traced: automatic differentiation
+        visits the same operators, and a tracer would take more memory than the model.
+        """
+        if self.context.energy and in_kernels(vectors) and not torch.compiler.is_compiling():
+            return untraced(self, Inputs(graph, vectors, species, counts), respond)
+        return super().forward(graph, vectors, species, counts, respond)
 
     def head_parameters(self) -> list[str]:
         """Names of the parameters that belong to the readouts."""
