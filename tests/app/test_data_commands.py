@@ -91,6 +91,40 @@ def test_stats_are_those_of_a_run(water):
     assert json.loads(out)["reference_energies"]["default"] == {"1": -14.0, "8": -2000.0}
 
 
+def test_stats_of_labels_that_are_no_energies(tmp_path):
+    rows = [f'2\nProperties=species:S:1:pos:R:3 gap={k}.5 mu="0 0 {k}"\nH 0 0 0\nH 0 0 0.{7 + k}\n' for k in (0, 1, 2)]
+    (tmp_path / "a.xyz").write_text("".join(rows))
+    gap = "data.targets={gap: {key: gap, per: structure, components: 1, unit: eV}}"
+    code, out, err = run("stats", tmp_path / "a.xyz", "--set", gap, "--set", "data.dipole_key=mu")
+    assert code == 0, err
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "gap 1.5 0.8165" in lines
+    assert any(line.startswith("dipole 0 0 0 ") for line in lines)  # it turns with the structure
+    assert "1.00 on average" in out
+    assert "Reference energies" not in out
+    code, _, err = run("stats", tmp_path / "a.xyz")
+    assert (code, "no energies" in err) == (2, True)
+
+
+def test_info_names_what_may_be_a_label_that_is_missing(tmp_path):
+    (tmp_path / "a.xyz").write_text("2\nProperties=species:S:1:pos:R:3 E_energy=1\nH 0 0 0\nH 0 0 0.7\n")
+    code, out, err = run("info", tmp_path / "a.xyz")
+    assert code == 0
+    assert "Names that may be theirs: E_energy: --set data.energy_key=E_energy" in " ".join(err.split())
+    assert "nearest atoms at 1.13 of the sum of covalent radii" in " ".join(out.split())
+    code, _, err = run("info", tmp_path)
+    assert (code, "name what it holds: a.xyz" in err) == (2, True)
+
+
+def test_info_of_a_virial_and_of_units_that_follow(tmp_path):
+    text = '2\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:forces:R:3 energy=1 virial="{}"\n{}'
+    text = text.format("1 0 0 0 1 0 0 0 1", "H 0 0 0 0 0 1\nH 0 0 0.7 0 0 -1\n")
+    (tmp_path / "a.xyz").write_text(text)
+    _, out, _ = run("info", tmp_path / "a.xyz", "--set", "data.energy_unit=Ha", "--set", "data.length_unit=Ang")
+    told = " ".join(out.split())
+    assert "energy Ha, length Ang, forces Ha/Ang (as energy and length), virial Ha (as the energy)" in told
+
+
 def test_sae_is_fitted_written_and_explained(water, tmp_path):
     code, out, err = run("sae", water, "--out", "sae.yaml")
     assert code == 0
