@@ -26,10 +26,10 @@ class D3Settings(Settings):
     s8: float | None = Field(None, description="Free parameter instead of a functional's.")
     a1: float | None = Field(None, description="Free parameter instead of a functional's.")
     a2: float | None = Field(None, ge=0, description="Free parameter instead of a functional's, Bohr, as published.")
-    cutoff: float = Field(20.0, gt=0, le=60, description="Pairs up to this distance have dispersion energy, Å.")
-    cutoff_width: float = Field(2.0, ge=0, description="The energy of a pair fades over this last stretch, Å; 0 cuts.")
-    cn_cutoff: float = Field(12.0, gt=0, le=60, description="Neighbours up to this distance are counted, Å.")
-    cn_cutoff_width: float = Field(2.0, ge=0, description="The count fades over this last stretch, Å; 0 cuts.")
+    cutoff: float = Field(32.5, gt=0, le=60, description="Pairs up to this distance have dispersion energy, Å.")
+    cutoff_width: float = Field(1.5, ge=0, description="The energy of a pair fades over this last stretch, Å; 0 cuts.")
+    cn_cutoff: float = Field(21.9, gt=0, le=60, description="Neighbours up to this distance are counted, Å.")
+    cn_cutoff_width: float = Field(1.5, ge=0, description="The count fades over this last stretch, Å; 0 cuts.")
 
     @model_validator(mode="after")
     def _fits(self) -> D3Settings:
