@@ -6,11 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from forgefield.core.errors import ModelError
+from forgefield.models.architecture import PhysicsTerm
 from forgefield.models.baseline.settings import BaselineSettings
 
 Dispersion = Literal["included", "absent"]
 TERMS = ("d3", "d4")
 FIX = "say what the labels hold: data.fidelities: {%s: {dispersion: included}}, or absent"
+
+
+def acting(terms: Mapping[str, PhysicsTerm], heads: Sequence[str]) -> dict[str, list[bool]]:
+    """Return for which heads each term is: not for those of factor 0, nor for those whose functional is null.
+
+    Args:
+        terms: by name.
+        heads: names of the heads.
+    """
+    found: dict[str, list[bool]] = {}
+    for name, term in terms.items():
+        functional = getattr(getattr(term, "settings", None), "functional", None)
+        none = [isinstance(functional, Mapping) and functional.get(head) is None for head in heads]
+        found[name] = [bool(s) and not absent for s, absent in zip(term.scale.tolist(), none, strict=True)]
+    return found
 
 
 def check_trained(

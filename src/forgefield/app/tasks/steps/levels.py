@@ -11,7 +11,7 @@ from forgefield.core.errors import ConfigError, ModelError
 from forgefield.data.dataset import Dataset
 from forgefield.data.settings import DataSettings
 from forgefield.models.bundle import with_physics
-from forgefield.models.dispersion import check_added, check_trained
+from forgefield.models.dispersion import acting, check_added, check_trained
 from forgefield.models.potential import Potential
 from forgefield.models.widening import Growth, alone, widen
 
@@ -39,8 +39,12 @@ def check_dispersion(potential: Potential) -> None:
     Raises:
         ModelError: they do not, or it is not stated.
     """
-    terms = {name: [bool(s) for s in term.scale.tolist()] for name, term in potential.physics.items()}
-    check_trained(terms, potential.heads, potential.dispersion, potential.baseline)
+    check_trained(
+        acting(dict(potential.physics.items()), potential.heads),
+        potential.heads,
+        potential.dispersion,
+        potential.baseline,
+    )
 
 
 class Handed(NamedTuple):
@@ -71,7 +75,8 @@ def _dispersed(potential: Potential, asked: dict[str, Any] | str) -> Potential:
     if len(potential.heads) > 1:
         fix = f"name the one it belongs to: export.fidelity: {potential.heads[0]}"
         raise ConfigError(f"one dispersion for {len(potential.heads)} levels of theory", "export.dispersion", fix)
-    check_added(potential.heads[0], list(potential.physics), potential.dispersion)
+    there = [name for name, heads in acting(dict(potential.physics.items()), potential.heads).items() if any(heads)]
+    check_added(potential.heads[0], there, potential.dispersion)
     try:
         term = physics_settings({"d3": {"functional": asked} if isinstance(asked, str) else asked})
     except ValueError as error:
