@@ -125,26 +125,24 @@ def _key() -> str:
     digest = hashlib.sha256()
     for file in sorted(SOURCES.iterdir()):
         digest.update(file.name.encode() + file.read_bytes())
-    about = [torch.__version__, platform.machine(), sys.platform, compiler() or "", *_arguments()]
+    about = [torch.__version__, platform.machine(), sys.platform, compiler() or "", *_flags()]
     digest.update("\n".join(about).encode())
     return f"{instruction_set().lower()}-{digest.hexdigest()[:16]}"
 
 
-def _arguments() -> list[str]:
-    from torch.utils.cpp_extension import include_paths  # slow to import: only when needed
-
+def _flags() -> list[str]:
     flags = [*FLAGS, *VECTOR_FLAGS.get(instruction_set(), ())]
-    flags += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
-    return [*flags, *(f"-I{path}" for path in include_paths())]
+    return [*flags, f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
 
 
 def _compile(cxx: str, library: Path) -> None:
     """Compile beside, then move into place, so that no half-written library is ever loaded."""
-    from torch.utils.cpp_extension import library_paths
+    from torch.utils.cpp_extension import include_paths, library_paths  # slow to import: only to compile
 
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         module, linked = f"{folder}/operators.o", f"{folder}/operators.so"
-        _call([cxx, *_arguments(), "-c", str(SOURCES / MAIN), "-o", module])
+        included = [f"-I{path}" for path in include_paths()]
+        _call([cxx, *_flags(), *included, "-c", str(SOURCES / MAIN), "-o", module])
         # Without -fopenmp: its symbols come from the runtime PyTorch has loaded; a second one would fight for cores.
         _call(
             [cxx, "-shared", module, "-o", linked, *(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu"]

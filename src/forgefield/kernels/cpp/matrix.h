@@ -6,9 +6,12 @@
 
 #include "vector.h"
 
+// REGISTER: bytes of one; sums in vectors of two registers would be kept in memory by the compiler.
 #ifdef __AVX512F__
+constexpr int REGISTER = 64;
 constexpr int WIDE = 4, TALL = 6;  // vectors and rows of a tile: 24 of 32 registers
 #else
+constexpr int REGISTER = 32;
 constexpr int WIDE = 1, TALL = 6;  // a vector of 64 bytes takes two registers of 32: 12 of 16
 #endif
 constexpr int64_t PANEL_BYTES = 24576;  // of a panel that is walked at a time: it stays in the first-level cache
@@ -37,7 +40,7 @@ struct Tile {
 template <class T, int M, int N>
 inline void multiply_tile(const Tile<T>& tile, int64_t depth, int64_t step, const T* panel, int64_t panel_step, T scale, bool fresh,
                           int64_t columns) {
-  using R = Row<T, 64, N>;
+  using R = Row<T, REGISTER, N * (64 / REGISTER)>;
   R sum[M];
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i) sum[i] = R::zero();
