@@ -1,5 +1,6 @@
 """on_error: skip, when a source is opened: what cannot be read is left out, counted and told, by every command."""
 
+import gc
 import gzip
 import json
 import lzma
@@ -154,6 +155,28 @@ def test_bytes_that_are_no_text_cost_one_frame(tmp_path):
     found = opened(path)
     assert [float(s.labels["energy"]) for s in found] == [0, 1, 3, 4]
     assert "frame 2 (line 9): is no text" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["aselmdb", "fairchem_lmdb", "xequinet", "alignn_cache"])
+def test_nothing_is_kept_open_of_what_could_not_be_opened(name, tmp_path):
+    """A file that was mended, or replaced, is read as it then is."""
+    path = tmp_path / "data"
+    SAMPLES[name][0].write(path)
+    whole = len(open_dataset(path))
+    file = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size) if path.is_dir() else path
+    data = file.read_bytes()
+    gc.disable()
+    try:
+        for k in range(3):
+            file.unlink()
+            file.write_bytes(data.replace(b"\x80", b"\x81"))  # pages as they were, records damaged
+            with pytest.raises(DataError):
+                opened(path)
+            file.unlink()
+            file.write_bytes(data + bytes(4096 * k))
+            assert len(opened(path)) == whole
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["aselmdb", "fairchem_lmdb"])

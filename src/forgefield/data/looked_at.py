@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from forgefield.core.errors import DataError
+from forgefield.data.passed_over import bare
 from forgefield.data.raw_frame import RawFrame
 
 
@@ -27,12 +28,12 @@ def frames_looked_at(raw: Callable[[int], RawFrame], places: Iterable[int], coun
         except DataError as error:
             if not skip:
                 raise
-            first = first or error
+            first = first or bare(error)
     for place in range(count if not found else 0):
         try:
             return [raw(place)]
         except DataError as error:
-            first = first or error
+            first = first or bare(error)
     if first is not None and not found:
-        raise first
+        raise bare(first)
     return found

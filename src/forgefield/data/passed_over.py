@@ -25,6 +25,11 @@ def told(what: str, reasons: Sequence[str]) -> str:
     return f"{what} left out (on_error: skip): {listing}"
 
 
+def bare(error: DataError) -> DataError:
+    """Return the same error without its traceback, which would keep open what it was raised about."""
+    return DataError(error.what, error.where, error.fix)
+
+
 def open_each(
     parts: Iterable[Part], open_one: Callable[[Part], Opened], what: str, *, skip: bool
 ) -> tuple[list[Opened], list[str]]:
@@ -49,9 +54,9 @@ def open_each(
         except DataError as error:
             if not skip:
                 raise
-            bad.append(error)
+            bad.append(bare(error))
     if bad and not good:
-        raise bad[0]
+        raise bare(bad[0])
     are = "is" if len(bad) == 1 else "are"
     notes = [told(f"{len(bad)} of {len(bad) + len(good)} {what} {are}", list(map(str, bad)))] if bad else []
     return good, notes
@@ -66,7 +71,7 @@ class Unopened(Frames):
     """
 
     def __init__(self, source: str, error: DataError) -> None:
-        self.error = error
+        self.error = bare(error)
         super().__init__(source, {}, (), [told("the whole source is", [str(error)])])
 
     def __len__(self) -> int:

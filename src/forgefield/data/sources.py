@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_serializer
 from forgefield.core.errors import DataError
 from forgefield.core.structure import Structure
 from forgefield.data.dataset import Dataset, open_frames
-from forgefield.data.passed_over import Unopened, told
+from forgefield.data.passed_over import Unopened, bare, told
 from forgefield.data.reader import Frames
 from forgefield.data.reading import Reading
 from forgefield.data.survey import Survey
@@ -92,7 +92,7 @@ def open_sources(sources: Sequence[Path | Source], block: Reading, *, screened: 
     failed = [part for part in parts if isinstance(part, Unopened)]
     if failed and not any(map(len, parts)):
         if len(parts) == 1:
-            raise failed[0].error
+            raise bare(failed[0].error)
         what = f"none of {len(parts)} sources can be opened; the first: {failed[0].error}"
         raise DataError(what, ", ".join(part.source for part in parts))
     return Dataset(parts)
