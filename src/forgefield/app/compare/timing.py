@@ -75,6 +75,8 @@ def _calculator(potential: Potential, structure: Structure, gauge: Gauge) -> dic
     """Time one structure in the ASE calculator; empty with the reason where it cannot be used."""
     atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
     atoms.info |= {"charge": structure.charge or 0.0, "multiplicity": structure.multiplicity or 1}
+    if potential.needs.atom_charges:
+        atoms.set_initial_charges(structure.labels["charges"])
     random, start = np.random.default_rng(0), structure.positions.copy()
     try:
         atoms.calc = ForgeField(potential, head=structure.level or potential.heads[0])

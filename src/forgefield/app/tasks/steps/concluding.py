@@ -137,6 +137,8 @@ def check_in_ase(folder: Path, potential: Potential, structure: Structure, devic
     atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
     alone = {} if potential.baseline is None else {"baseline": "correction"}
     atoms.info |= {"charge": structure.charge or 0.0, "multiplicity": structure.multiplicity or 1}
+    if potential.needs.atom_charges:
+        atoms.set_initial_charges(structure.labels["charges"])
     atoms.info |= structure.features
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a calculator warns of was said when the model was made
