@@ -73,6 +73,57 @@ def test_sum(width, second, keep):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
 
 
+def plain_layer(y, matrix, bias, nodes, weight, norm_weight, norm_bias, source, target, place, keep):
+    if not len(matrix):
+        y, before = (part[place] for part in y.chunk(2, 1))
+    else:
+        before = y @ matrix.T + bias
+    sums, m = plain_sum(before, nodes, weight, source, target)
+    return sums, y + plain_norm(m, norm_weight, norm_bias)
+
+
+def layer(n, count, width, shared, dtype=torch.float64):
+    """The inputs of a layer; `shared`: two edges have a row in common."""
+    (edge, nodes, weight), (source, target) = graph(n, count, width, dtype)
+    if shared:
+        order = torch.argsort(target)  # sources then belong to one half or the other
+        source, target = source[order], target[order]
+    some = [torch.randn(*s, dtype=dtype) for s in ((width, width), (width,), (width,), (width,))]
+    some = [some[0] * width**-0.5, some[1], some[2] + 1.0, some[3]]
+    place = torch.arange(2 * count) // 2 if shared else torch.zeros(0, dtype=torch.int64)
+    if shared:
+        edge, some[:2] = torch.randn(count, 2 * width, dtype=dtype), [torch.zeros(0, dtype=dtype)] * 2
+    inputs = [t.detach().requires_grad_(t.shape != (0,)) for t in (edge, *some[:2], nodes, weight, *some[2:])]
+    return inputs, (source, target, place)
+
+
+def layer_gradients(function, inputs, ends, keep, second):
+    """Of a loss of the results and of their gradients by features and weights, as a loss of forces is."""
+    wanted = [t for t in inputs if t.requires_grad]
+    out = function(*inputs, *ends, keep)[: 1 + keep]
+    total = sum((t * torch.cos(torch.arange(t.numel(), dtype=t.dtype)).reshape(t.shape)).sum() for t in out)
+    if not second:
+        return torch.autograd.grad(total, wanted, materialize_grads=True)
+    first = torch.autograd.grad(total, [inputs[k] for k in (0, 3, 4)], create_graph=True)
+    loss = sum((g**2 * torch.sin(torch.arange(g.numel(), dtype=g.dtype)).reshape(g.shape)).sum() for g in first)
+    return torch.autograd.grad(loss + total, wanted, materialize_grads=True)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    ("n", "count", "width"), [(41, 1300, 8), (41, 70, 32), (9, 0, 16), (300, 170, 64), (13, 60, 128)]
+)
+def test_layer(n, count, width, shared, second, keep):
+    inputs, ends = layer(n, count, width, shared)
+    found = layer_gradients(ops.gated_layer, inputs, ends, keep, second)
+    wanted = layer_gradients(plain_layer, inputs, ends, keep, second)
+    for a, b in zip(found, wanted, strict=True):
+        assert a.shape == b.shape
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-9 * float(b.abs().max() if b.numel() else 1.0))
+
+
 def test_finite_differences():
     x, weight, bias = rows(3, 4)
     assert gradcheck(ops.norm_silu, (x, weight, bias))
@@ -94,3 +145,48 @@ def test_edges_out_of_the_graph_are_refused():
     inputs, (source, target) = graph(9, 6, 2)
     with pytest.raises(RuntimeError, match="leads out of the graph"):
         ops.gated_sum(*inputs, source, target + 9, False)
+
+
+def table(nodes, width):
+    torch.manual_seed(width)
+    return torch.randn(nodes, width, dtype=torch.float64).requires_grad_()
+
+
+def plain_lookup(x, rows, low, rate):
+    """Lagrange's polynomials through eight nodes, written out."""
+    at = (x[:, 0] - low) * rate
+    first = (at.detach().floor().long() - 3).clamp(0, len(rows) - 8)
+    total = 0.0
+    for k in range(8):
+        factors = [(at - first - j) / (k - j) for j in range(8) if j != k]
+        total = total + torch.stack(factors).prod(0).unsqueeze(1) * rows[first + k]
+    return total
+
+
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize(("count", "width"), [(5, 3), (3000, 16)])
+def test_table(count, width, second):
+    rows_ = table(21, width)
+    x = (torch.rand(count, 1, dtype=torch.float64) * 3.2 - 1.6).requires_grad_()
+
+    def losses(function):
+        y = function(x, rows_, -1.5, 7.0)
+        total = (y * torch.cos(torch.arange(y.numel(), dtype=y.dtype)).reshape(y.shape)).sum()
+        if not second:
+            return torch.autograd.grad(total, (x, rows_))
+        (slope,) = torch.autograd.grad(total, x, create_graph=True)
+        return torch.autograd.grad((slope**2).sum() + total, (x, rows_))
+
+    for a, b in zip(losses(ops.interpolate), losses(plain_lookup), strict=True):
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-9 * float(b.abs().max()))
+
+
+def test_table_by_finite_differences():
+    rows_, x = table(12, 2), torch.tensor([[-0.93], [0.2], [0.71]], dtype=torch.float64).requires_grad_()
+    assert gradcheck(lambda *a: ops.interpolate(*a, -1.1, 5.0), (x, rows_))
+    assert gradgradcheck(lambda *a: ops.interpolate(*a, -1.1, 5.0), (x, rows_))
+    inputs, ends = layer(9, 6, 8, False)
+    fixed = [inputs[k].detach() for k in (1, 2, 5, 6)]
+    run = lambda y, nodes, weight: ops.gated_layer(y, *fixed[:2], nodes, weight, *fixed[2:], *ends, True)  # noqa: E731
+    assert gradcheck(run, (inputs[0], inputs[3], inputs[4]))
+    assert gradgradcheck(run, (inputs[0], inputs[3], inputs[4]))

@@ -95,7 +95,17 @@ CHANGES = [
 ]
 
 
-def test_every_key_has_an_effect():
+LENGTHS = {
+    "atom_input_features": 92,
+    "output_features": 1,
+    "atomwise_output_features": 0,
+    "additional_output_features": 0,
+    "extra_features": 0,
+}
+"""Keys that follow from the data and are only compared with them: test_lengths_that_do_not_fit_are_refused."""
+
+
+def test_every_key_but_the_lengths_has_an_effect():
     """Energies of a molecule, squeezed so that the penalty acts, a crystal and an atom far off, are all different."""
     close, crowd = molecule(), crystal()
     far = np.vstack([close.positions * 0.75, [[9.0, 0, 0]]])
@@ -111,13 +121,7 @@ def test_every_key_has_an_effect():
     for k, one in enumerate(found):
         for other, change in zip(found[k + 1 :], CHANGES[k:], strict=True):
             assert np.abs(one - other).max() > 1e-9, (([{}, *CHANGES])[k], change)
-    assert {key for change in CHANGES for key in change} | {
-        "atom_input_features",
-        "output_features",
-        "atomwise_output_features",
-        "additional_output_features",
-        "extra_features",
-    } == set(AlignnSettings.model_fields)
+    assert {key for change in CHANGES for key in change} | set(LENGTHS) == set(AlignnSettings.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -138,14 +142,11 @@ def test_keys_without_effect_and_keys_of_elsewhere_are_refused(settings, message
         AlignnSettings.model_validate({**SMALL, **settings})
 
 
-@pytest.mark.parametrize(
-    "key", ["atom_input_features", "output_features", "atomwise_output_features", "extra_features"]
-)
+@pytest.mark.parametrize("key", LENGTHS)
 def test_lengths_that_do_not_fit_are_refused(key):
     with pytest.raises(ModelError, match="but there are"):
         make(**{key: 3})
-    right = {"atom_input_features": 92, "output_features": 1, "additional_output_features": 0, "extra_features": 0}
-    make(**right, atomwise_output_features=0)
+    make(**LENGTHS)
 
 
 def test_only_smooth_forms_say_so():

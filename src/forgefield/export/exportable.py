@@ -164,8 +164,8 @@ def all_pairs(structure: Tensor, edges: Tensor) -> Tensor:
 
 def triplets_of(
     needs: Needs, positions: Tensor, order: Tensor, pairs: tuple[Tensor, Tensor, Tensor], table: tuple[Tensor, ...]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Triplets with padding, the last fields of `Graph`; none for models that ask for none.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Triplets with padding, each with an angle of its own, the last fields of `Graph`; none where none are asked for.
 
     Args:
         needs: of the model.
@@ -176,12 +176,13 @@ def triplets_of(
     """
     first, second, shift = pairs
     if not needs.triplets:
-        return first[:0], first[:0], table[2].new_zeros(0)
+        return first[:0], first[:0], first[:0], first[:0], table[2].new_zeros(0)
     rows = positions.index_select(0, order)
     vectors = rows.index_select(0, second) - rows.index_select(0, first) + shift
     limits = needs.triplets, needs.opposite, needs.backtracking
     entering, leaving, there = padded_triplets(vectors, table[1], table[2], *limits)
-    return entering, leaving, there.to(table[2].dtype)
+    angles = torch.arange(there.shape[0], device=there.device)
+    return entering, leaving, angles, angles, there.to(table[2].dtype)
 
 
 def edges_valid(squares: Tensor, structure: Tensor, edges: Tensor, cutoff: float) -> Tensor:

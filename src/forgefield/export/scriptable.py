@@ -133,6 +133,8 @@ class ScriptablePotential(nn.Module):
             self.row_of(features),
             entering,
             leaving,
+            torch.arange(entering.size(0), device=like.device),
+            torch.arange(entering.size(0), device=like.device),
             torch.ones(entering.size(0), dtype=like.dtype, device=like.device),
             torch.zeros(0, dtype=like.dtype, device=like.device),
         )

@@ -48,6 +48,8 @@ class Graph(NamedTuple):
     features: Tensor  # (S, X), further inputs of the structures, in the order of `Needs.features`
     triplet_entering: Tensor  # (T,), edge u -> v
     triplet_leaving: Tensor  # (T,), edge v -> w
+    triplet_angle: Tensor  # (T,), number of the angle: u -> v -> w and w -> v -> u have the same one
+    angle_triplet: Tensor  # (A,), a triplet with each angle
     triplet_filled: Tensor  # (T,), 1, or 0 for padding, which exported models have
     atom_charges: Tensor  # (N,), charges that come with the structures, e; (0,) where no term asks for them
 

@@ -20,6 +20,8 @@ class Triplets(NamedTuple):
 
     entering: np.ndarray  # (T,), int32: edge u -> v
     leaving: np.ndarray  # (T,), int32: edge v -> w
+    angle: np.ndarray  # (T,), int32: number of the angle, which u -> v -> w and w -> v -> u have in common
+    shown: np.ndarray  # (A,), int32: a triplet with each angle
 
 
 def find_triplets(first: np.ndarray, second: np.ndarray, shift: np.ndarray, at: Structure, needs: Needs) -> Triplets:
@@ -45,15 +47,19 @@ def find_triplets(first: np.ndarray, second: np.ndarray, shift: np.ndarray, at: 
     entering = edges[np.repeat(start[receiver[edges]], count) + within]
     reverse = (edges + n_pairs) % (2 * n_pairs) if n_pairs else edges
     leaving = np.repeat(reverse, count)
-    if not needs.backtracking or math.isfinite(needs.opposite):
-        keep = np.ones(len(entering), bool)
-        if not needs.backtracking:
-            keep &= entering != np.repeat(edges, count)
-        if math.isfinite(needs.opposite):
-            across = vectors[entering] + vectors[leaving]
-            keep &= np.einsum("tk,tk->t", across, across) < needs.opposite**2
-        entering, leaving = entering[keep], leaving[keep]
-    return Triplets(entering.astype(np.int32), leaving.astype(np.int32))
+    outgoing = np.repeat(np.arange(len(edges)) - start[receiver[edges]], count)  # its place among the atom's edges
+    twin = np.arange(len(within)) + (within - outgoing) * (np.repeat(count, count) - 1)
+    keep = np.ones(len(entering), bool)
+    if not needs.backtracking:
+        keep &= entering != np.repeat(edges, count)
+    if math.isfinite(needs.opposite):
+        across = vectors[entering] + vectors[leaving]
+        keep &= np.einsum("tk,tk->t", across, across) < needs.opposite**2
+    shown = outgoing <= within
+    angle = np.cumsum(shown & keep) - 1
+    angle = np.where(shown, angle, angle[twin])
+    found = entering[keep], leaving[keep], angle[keep], np.flatnonzero(shown[keep])
+    return Triplets(*(x.astype(np.int32) for x in found))
 
 
 def join_triplets(parts: Sequence[Triplets], n_pairs: Sequence[int]) -> dict[str, np.ndarray]:
@@ -68,8 +74,14 @@ def join_triplets(parts: Sequence[Triplets], n_pairs: Sequence[int]) -> dict[str
     """
     counts = np.asarray(n_pairs)
     before, total = np.cumsum(counts) - counts, int(counts.sum())
-    found: dict[str, list[np.ndarray]] = {"triplet_entering": [], "triplet_leaving": []}
+    names = ("triplet_entering", "triplet_leaving", "triplet_angle", "angle_triplet")
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    angles = triplets = 0
     for part, own, offset in zip(parts, counts, before, strict=True):
-        for column, edge in zip(found.values(), part, strict=True):
-            column.append(np.where(edge < own, edge + offset, edge - own + offset + total))
+        ends = [
+            np.where(edge < own, edge + offset, edge - own + offset + total) for edge in (part.entering, part.leaving)
+        ]
+        for column, values in zip(found.values(), [*ends, part.angle + angles, part.shown + triplets], strict=True):
+            column.append(values)
+        angles, triplets = angles + len(part.shown), triplets + len(part.angle)
     return {name: np.concatenate([*column, np.zeros(0, np.int64)]).astype(np.int64) for name, column in found.items()}

@@ -15,9 +15,11 @@
 #include "dense_operator.h"
 #include "edge_gradients.h"
 #include "edge_product.h"
+#include "gated_layer_operator.h"
 #include "gated_sum.h"
 #include "gradients.h"
 #include "lengths.h"
+#include "interpolate.h"
 #include "linear_operator.h"
 #include "mix_operator.h"
 #include "network_operator.h"
@@ -346,6 +348,12 @@ TORCH_LIBRARY_IMPL(forgefield, CPU, m) {
   m.impl("gated_sum", gates::gated_sum);
   m.impl("gated_sum_adjoint", gates::gated_sum_adjoint);
   m.impl("gated_sum_second", gates::gated_sum_second);
+  m.impl("gated_layer", layers::gated_layer);
+  m.impl("gated_layer_adjoint", layers::gated_layer_adjoint);
+  m.impl("gated_layer_second", layers::gated_layer_second);
+  m.impl("interpolate", tables::interpolate);
+  m.impl("interpolate_adjoint", tables::interpolate_adjoint);
+  m.impl("interpolate_second", tables::interpolate_second);
   m.impl("neighbour_sum", neighbour_sums::neighbour_sum);
   m.impl("neighbour_sum_adjoint", neighbour_sums::neighbour_sum_adjoint);
   m.impl("neighbour_sum_second", neighbour_sums::neighbour_sum_second);
@@ -374,6 +382,10 @@ TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
   m.impl("norm_silu_adjoint", norms::recorded::norm_silu_adjoint);
   m.impl("gated_sum", gates::recorded::gated_sum);
   m.impl("gated_sum_adjoint", gates::recorded::gated_sum_adjoint);
+  m.impl("gated_layer", layers::recorded::gated_layer);
+  m.impl("gated_layer_adjoint", layers::recorded::gated_layer_adjoint);
+  m.impl("interpolate", tables::recorded::interpolate);
+  m.impl("interpolate_adjoint", tables::recorded::interpolate_adjoint);
   m.impl("neighbour_sum", neighbour_sums::recorded::neighbour_sum);
   m.impl("neighbour_sum_adjoint", neighbour_sums::recorded::neighbour_sum_adjoint);
 }

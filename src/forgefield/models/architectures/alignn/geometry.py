@@ -19,7 +19,8 @@ class Geometry(NamedTuple):
 
     distance: Tensor  # (P, 1), Å: what the Gaussians are given
     factor: Tensor | None  # (P, 1): of the features of bonds
-    cosine: Tensor  # (T, 1): of the angle at the middle atom
+    cosine: Tensor  # (A, 1): of each angle
+    angle: Tensor  # (T,): the angle of each triplet
     edges: Edges  # atoms -> atoms, (2 P,)
     corners: Edges  # edges -> edges, (T,)
     penalty: Tensor  # (N,)
@@ -48,7 +49,7 @@ class Windows(nn.Module):
         first, second = graph.pair_first, graph.pair_second
         edges = Edges(torch.cat([first, second]), torch.cat([second, first]), both)
         cosine, corners = self._corners(graph, vectors, r)
-        return Geometry(distance, factor, cosine, edges, corners, self._penalty(graph, r))
+        return Geometry(distance, factor, cosine, graph.triplet_angle, edges, corners, self._penalty(graph, r))
 
     def _fade(self, r: Tensor, cutoff: float) -> Tensor:
         return envelope(r / cutoff, self.settings.exponent)
@@ -60,7 +61,7 @@ class Windows(nn.Module):
         return (r <= cutoff).to(r.dtype)
 
     def _corners(self, graph: Graph, vectors: Tensor, r: Tensor) -> tuple[Tensor, Edges]:
-        """Cosines (T, 1) and weights of the triplets."""
+        """Cosines (A, 1) of the angles and weights of the triplets."""
         settings, entering, leaving = self.settings, graph.triplet_entering, graph.triplet_leaving
         window = self._fade if settings.smooth_weights else self._inside
         limit = (
@@ -68,7 +69,9 @@ class Windows(nn.Module):
         )
         unit = vectors / r
         unit = torch.cat([unit, -unit])
-        cosine = -(unit.index_select(0, entering) * unit.index_select(0, leaving)).sum(1, keepdim=True)
+        ends = (edges.index_select(0, graph.angle_triplet) for edges in (entering, leaving))
+        sides = [unit.index_select(0, end) for end in ends]
+        cosine = -(sides[0] * sides[1]).sum(1, keepdim=True)
         weight = window(r, limit)
         weight = torch.cat([weight, weight])
         counts = weight.index_select(0, entering) * weight.index_select(0, leaving)

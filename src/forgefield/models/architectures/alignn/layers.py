@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -27,13 +29,43 @@ class Gaussians(nn.Module):
 
     def __init__(self, low: float, high: float, count: int) -> None:
         super().__init__()
-        self.rate = (count - 1) / (high - low)
+        self.low, self.high, self.rate = low, high, (count - 1) / (high - low)
         centres = torch.linspace(low, high, count, dtype=torch.float64)
         self.register_buffer("centres", centres, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Values (R, K) at numbers (R, 1)."""
         return torch.exp((x - self.centres).square() * -self.rate)
+
+
+class Table:
+    """Looks up what networks make of one number, where there are many numbers in single precision.
+
+    The networks run in double precision at evenly spaced nodes, an eightieth of the first Gaussians' width apart.
+    Between them polynomials of degree 7 are nearer than single precision tells, also for weights four times as large
+    as fresh ones (`tests/models/test_alignn_table.py`). Derivatives are the polynomials', so that forces are those of
+    the energy.
+
+    Args:
+        gaussians: what the number is given to first.
+    """
+
+    WORTH = 2  # numbers for each node from which on looking up pays
+    FINE, MARGIN = 80, 4
+
+    def __init__(self, gaussians: Gaussians) -> None:
+        width = (2.0 * gaussians.rate) ** -0.5
+        inner = math.ceil((gaussians.high - gaussians.low) * self.FINE / width)
+        self.rate = inner / (gaussians.high - gaussians.low)
+        self.low = gaussians.low - self.MARGIN / self.rate
+        self.count = inner + 2 * self.MARGIN + 1
+
+    def __call__(self, networks: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """What the networks make of x, (R, 1): (R, C)."""
+        if x.dtype != torch.float32 or x.shape[0] < self.WORTH * self.count or not in_kernels(x):
+            return networks(x)
+        nodes = torch.arange(self.count, dtype=torch.float64) / self.rate + self.low
+        return ops.interpolate(x, networks(nodes.unsqueeze(1)), self.low, self.rate)
 
 
 class Norm(nn.Module):
@@ -47,8 +79,9 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map rows (R, C) to (R, C)."""
         if in_kernels(x):
-            return ops.norm_silu(x, self.weight, self.bias)
-        return nn.functional.silu(nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias))
+            return ops.norm_silu(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return nn.functional.silu(nn.functional.layer_norm(x, weight.shape, weight, bias))
 
 
 class Layer(nn.Module):
@@ -64,8 +97,9 @@ class Layer(nn.Module):
         self.linear, self.norm = nn.Linear(inputs, outputs), Norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map rows (R, in) to (R, out)."""
-        return self.norm(self.linear(x))
+        """Map rows (R, in) to (R, out), in the precision of the rows."""
+        linear = self.linear
+        return self.norm(nn.functional.linear(x, linear.weight.to(x.dtype), linear.bias.to(x.dtype)))
 
 
 class Edges(NamedTuple):
@@ -99,16 +133,50 @@ class GatedSum(nn.Module):
         self.node_norm = Norm(width)
         self.edge_norm = None if last else Norm(width)
 
-    def forward(self, x: Tensor, y: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
-        """Features of nodes (N, C) and edges (E, C); the edges' as they were where `last`."""
+    def forward(self, x: Tensor, y: Tensor, edges: Edges, place: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features of nodes and edges after the layer.
+
+        Args:
+            x: of the nodes, (N, C).
+            y: of the edges, (E, C), or what `joined` makes of features that several edges have in common, (A, 2 C).
+            edges: the graph.
+            place: row of `y` of each edge, (E,), where they are in common.
+
+        Returns:
+            (N, C), (E, C); the edges' as they were where `last`.
+        """
         width = x.shape[1]
-        nodes = nn.functional.linear(x, self.nodes, nn.functional.pad(self.node_bias, (2 * width, 0)))
-        bonds, own = nodes.split([3 * width, width], 1)
-        gates = nn.functional.linear(y, self.gate, self.gate_bias)
-        sums, m = gated_sum(gates, bonds, edges, self.edge_norm is not None)
+        bonds = nn.functional.linear(
+            x, self.nodes[: 3 * width], nn.functional.pad(self.node_bias[:width], (2 * width, 0))
+        )
+        own = nn.functional.linear(x, self.nodes[3 * width :], self.node_bias[width:])
+        sums, y = self._edges(y, bonds, edges, place)
         total, norm = sums.chunk(2, 1)
-        x = x + self.node_norm(own + total / (norm + self.floor))
-        return x, y if self.edge_norm is None else y + self.edge_norm(m)
+        return x + self.node_norm(own + total / (norm + self.floor)), y
+
+    def _edges(self, y: Tensor, nodes: Tensor, edges: Edges, place: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sums of messages and gates at the nodes, (N, 2 C), and the edges' new features."""
+        last = self.edge_norm is None
+        if in_kernels(y) and fills_vectors(y):
+            norm, none = self.node_norm if self.edge_norm is None else self.edge_norm, y.new_empty(0)
+            parameters = (self.gate, self.gate_bias) if place is None else (none, none)
+            place = edges.source[:0] if place is None else place
+            found, kept = ops.gated_layer(
+                y, *parameters, nodes, edges.weight, norm.weight, norm.bias, edges.source, edges.target, place, not last
+            )
+            return found, y if last else kept
+        y, gates = (self.joined(y) if place is None else y.index_select(0, place)).chunk(2, 1)
+        sums, m = gated_sum(gates, nodes, edges, not last)
+        return sums, y if self.edge_norm is None else y + self.edge_norm(m)
+
+    def joined(self, y: Tensor) -> Tensor:
+        """Features (R, C) and what they bring to the gates, side by side, (R, 2 C)."""
+        return torch.cat([y, nn.functional.linear(y, self.gate.to(y.dtype), self.gate_bias.to(y.dtype))], 1)
+
+
+def fills_vectors(x: Tensor) -> bool:
+    """Whether rows (R, C) are 1, 2, 4, 8 or 16 vectors of 64 bytes, which the operator for whole layers asks for."""
+    return x.shape[1] * x.element_size() in (64, 128, 256, 512, 1024)
 
 
 def gated_sum(y: Tensor, nodes: Tensor, edges: Edges, keep: bool) -> tuple[Tensor, Tensor]:

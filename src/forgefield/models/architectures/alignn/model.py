@@ -10,7 +10,14 @@ from forgefield.graph.graph import Graph
 from forgefield.models.architecture import ArchitectureContext, Axis
 from forgefield.models.architectures.alignn.elements import element_features, scaled_features
 from forgefield.models.architectures.alignn.geometry import Geometry, Windows
-from forgefield.models.architectures.alignn.layers import PUBLISHED_FLOOR, SMOOTH_FLOOR, GatedSum, Gaussians, Layer
+from forgefield.models.architectures.alignn.layers import (
+    PUBLISHED_FLOOR,
+    SMOOTH_FLOOR,
+    GatedSum,
+    Gaussians,
+    Layer,
+    Table,
+)
 from forgefield.models.architectures.alignn.readout import Readout, check_length
 from forgefield.models.architectures.alignn.settings import AlignnSettings
 from forgefield.models.traced.architecture import EnergyArchitecture
@@ -63,6 +70,7 @@ class Alignn(EnergyArchitecture):
         )
         if lines > 0:
             self.cosines = Gaussians(-1.0, 1.0, settings.triplet_input_features)
+            self.table = Table(self.cosines)
             self.angles = nn.Sequential(Layer(settings.triplet_input_features, middle), Layer(middle, width))
         self.readout = Readout(settings, context)
 
@@ -107,15 +115,20 @@ class Alignn(EnergyArchitecture):
             x = x + self.levels.index_select(0, graph.head.index_select(0, graph.structure))
         return x
 
+    def _angles(self, cosine: Tensor) -> Tensor:
+        """Features of angles and what they bring to the first gates, (A, 2 C), of cosines (A, 1)."""
+        return self.angle_layers[0].joined(self.angles(self.cosines(cosine)))
+
     def _run(self, x: Tensor, near: Geometry) -> Tensor:
         """Features of the atoms, (N, C)."""
         bond = self.bonds(self.distances(near.distance))
         if near.factor is not None:
             bond = bond * near.factor
         bond = torch.cat([bond, bond])
-        angle = self.angles(self.cosines(near.cosine)) if self.angle_layers else bond
+        angle = self.table(self._angles, near.cosine) if self.angle_layers else bond
         for k, layer in enumerate(self.atom_layers):
             x, bond = layer(x, bond, near.edges)
-            if k < len(self.angle_layers):
-                bond, angle = self.angle_layers[k](bond, angle, near.corners)
+            if k < len(self.angle_layers):  # what an angle is given at first is the same for both its triplets
+                place = near.angle if k == 0 else None
+                bond, angle = self.angle_layers[k](bond, angle, near.corners, place)
         return x
