@@ -230,7 +230,7 @@ def table(results: dict[str, Any], data: str, backend: str) -> list[str]:
 def picture(results: dict[str, Any], data: str, backends: list[str]) -> str:
     """A chart: force error of the good level over the number of its labels."""
     few, many = FEW[data], ALL[data]
-    alone, helped = "good alone", "with cheap ones"
+    alone, helped = "alone", "+ cheap"
     marks = ((few, f"{few} good", alone), (many, f"{many} good", alone), (few, f"{few} good + cheap", helped))
     points = [
         (n, name, b, "abcd"[2 * k + (name == helped)], figure(results, f"{data}/{b}/{key}", "good", "forces_rmse"))
@@ -246,9 +246,9 @@ def picture(results: dict[str, Any], data: str, backends: list[str]) -> str:
     )
     for name, b, style in dict.fromkeys((name, b, style) for _, name, b, style, _ in there):
         own = [(n, f) for n, m, c, _, f in there if (m, c) == (name, b)]
-        chart.line(np.array([n for n, _ in own]), np.array([f.mean for _, f in own]), style, f"{b}, {name}")
+        chart.line(np.array([n for n, _ in own]), np.array([f.mean for _, f in own]), style, f"{b} {name}")
         for n, f in own:
-            chart.crossed(n, f.mean, None, float(np.std(f.values)), style, f"{b}, {name}: {f}")
+            chart.crossed(n, f.mean, None, float(np.std(f.values)), style, f"{b} {name}: {f}")
     return as_file(Picture(data, chart.title, chart, ""))
 
 
