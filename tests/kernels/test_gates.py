@@ -91,8 +91,8 @@ def layer(n, count, width, shared, dtype=torch.float64):
     some = [torch.randn(*s, dtype=dtype) for s in ((width, width), (width,), (width,), (width,))]
     some = [some[0] * width**-0.5, some[1], some[2] + 1.0, some[3]]
     place = torch.arange(2 * count) // 2 if shared else torch.zeros(0, dtype=torch.int64)
-    if shared:
-        edge, some[:2] = torch.randn(count, 2 * width, dtype=dtype), [torch.zeros(0, dtype=dtype)] * 2
+    if shared:  # sometimes with a row that no edge has
+        edge, some[:2] = torch.randn(count + count % 4 // 2, 2 * width, dtype=dtype), [torch.zeros(0, dtype=dtype)] * 2
     inputs = [t.detach().requires_grad_(t.shape != (0,)) for t in (edge, *some[:2], nodes, weight, *some[2:])]
     return inputs, (source, target, place)
 

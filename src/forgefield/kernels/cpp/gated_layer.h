@@ -43,6 +43,7 @@ struct Layer {
   bool joined;  // rows of `in` hold y and z
   const T *in, *bias, *nodes, *weight, *norm_weight, *norm_bias, *forward, *backward;  // the last two: the matrix, packed
   const int64_t *source, *target, *place;
+  const char* fresh;  // whether an edge is the first with its place
 
   const T* send(const T* x, int64_t e) const { return x + source[e] * 3 * c; }
   const T* take(const T* x, int64_t e) const { return x + target[e] * 3 * c + c; }
@@ -66,6 +67,15 @@ struct Layer {
     R a = R::load(norm_bias);
     a.add(n, R::load(norm_weight));
     return a;
+  }
+  // Adds to a row that edges share; the first of them sets it.
+  template <class R>
+  void put(const R& d, int64_t e, T* rows, int64_t column) const {
+    T* to = rows + place[e] * 2 * c + column;
+    if (fresh[e])
+      d.store(to);
+    else
+      d.add_to(to);
   }
   // to (c, c) += sum over n rows of a^T b
   void outer(const T* a, const T* b, int64_t n, T* to) const {
@@ -138,16 +148,17 @@ void adjoint(const Layer<T>& x, const T* g, const T* g_kept, int64_t begin, int6
         const Normed<R, T> norm(m);
         const R a = x.affine(norm.n), t = sigmoid(a);
         R u = R::load(g_kept + e * c);
-        if (x.joined) u.add_to(const_cast<T*>(x.features(to.in, e)));
+        if (x.joined) x.put(u, e, to.in, 0);
         for (size_t k = 0; k < std::size(u.v); ++k) u.v[k] *= t.v[k] * (T(1) + a.v[k] * (T(1) - t.v[k]));
         if (to.shares) u.times(norm.n).add_to(shares.norm_weight), u.add_to(shares.norm_bias);
         d.add(norm.project(u.times(R::load(x.norm_weight))));
       }
       d.add_to(const_cast<T*>(x.send(to.nodes, e)));
       d.add_to(const_cast<T*>(x.take(to.nodes, e)));
-      if (x.joined)
-        d.add_to(const_cast<T*>(x.features(to.in, e)) + c);
-      else if (to.shares)
+      if (x.joined) {
+        x.put(d, e, to.in, c);
+        if (!g_kept) x.put(R::zero(), e, to.in, 0);
+      } else if (to.shares)
         d.add_to(shares.bias);
       d.store(own);
     }
@@ -237,7 +248,7 @@ void second(const Layer<T>& x, const T* g, const T* g_kept, const Along<T>& v, i
       d.add_to(const_cast<T*>(x.send(to.nodes, e)));
       d.add_to(const_cast<T*>(x.take(to.nodes, e)));
       if (x.joined)
-        d.add_to(const_cast<T*>(x.features(to.in, e)) + c);
+        x.put(d, e, to.in, c), x.put(R::zero(), e, to.in, 0);
       else
         d.add_to(shares.bias);
       d.store(own), d_p.store(ahead);

@@ -25,8 +25,9 @@ constexpr int64_t TASKS = 16, COPIES = 8, MANY = 2048;  // tasks at most; of the
 struct Given {
   Tensor in, matrix, bias, nodes, weight, norm_weight, norm_bias, source, target, place;
   bool joined, alone = true;  // alone: tasks share no row of sums, of nodes or of `in`
-  int64_t count, n, c;
+  int64_t count, n, c, touched = 0;  // touched: rows of `in` that some edge has
   std::vector<int64_t> cuts;
+  std::vector<char> fresh;
 
   explicit Given(FORGEFIELD_LAYER)
       : in(in.contiguous()), matrix(matrix.contiguous()), bias(bias.contiguous()), nodes(nodes.contiguous()),
@@ -49,12 +50,15 @@ struct Given {
     const int64_t *from = source.const_data_ptr<int64_t>(), *to = target.const_data_ptr<int64_t>();
     const int64_t* at = joined ? place.const_data_ptr<int64_t>() : nullptr;
     const int64_t rows = joined ? in.size(0) : 0;
-    std::vector<int64_t> last(2 * n + rows, 0);
+    std::vector<int64_t> last(2 * n + rows, -1);
+    fresh.assign(at ? count : 0, 0);
     for (int64_t e = 0; e < count; ++e) {
       TORCH_CHECK(from[e] >= 0 && from[e] < n && to[e] >= 0 && to[e] < n, "gated_layer: an edge leads out of the graph");
       TORCH_CHECK(!at || (at[e] >= 0 && at[e] < rows), "gated_layer: an edge has no features");
       last[from[e]] = e, last[n + to[e]] = e;
-      if (at) last[2 * n + at[e]] = e;
+      if (!at) continue;
+      if (last[2 * n + at[e]] < 0) fresh[e] = 1, ++touched;
+      last[2 * n + at[e]] = e;
     }
     const int64_t share = std::max<int64_t>(BLOCK, (count + TASKS - 1) / TASKS);
     cuts.push_back(0);
@@ -74,7 +78,9 @@ struct Given {
     return at::zeros({COPIES, n, parts * c}, in.options());
   }
   Tensor added(const Tensor& t) const { return alone ? t : t.sum(0); }
-  Tensor rows() const { return joined ? at::zeros(in.sizes(), in.options()) : at::empty(in.sizes(), in.options()); }
+  Tensor rows() const {
+    return joined && touched < in.size(0) ? at::zeros(in.sizes(), in.options()) : at::empty(in.sizes(), in.options());
+  }
   Tensor shares(bool need) const { return at::zeros({need ? std::max<int64_t>(tasks(), 1) : 0, c * (c + 3)}, in.options()); }
   Tensor kept(bool keep) const { return at::empty({keep ? count : 0, c}, in.options()); }
 
@@ -103,7 +109,7 @@ struct Given {
     const Layer<T> layer{c, joined, in.const_data_ptr<T>(), bias.const_data_ptr<T>(), nodes.const_data_ptr<T>(),
                          weight.const_data_ptr<T>(), norm_weight.const_data_ptr<T>(), norm_bias.const_data_ptr<T>(), packed.data(),
                          packed.data() + size, source.const_data_ptr<int64_t>(), target.const_data_ptr<int64_t>(),
-                         joined ? place.const_data_ptr<int64_t>() : nullptr};
+                         joined ? place.const_data_ptr<int64_t>() : nullptr, fresh.data()};
     at::parallel_for(0, tasks(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) work(Row<T, 64, N>{}, layer, alone ? 0 : k, k, cuts[k], cuts[k + 1]);
     });

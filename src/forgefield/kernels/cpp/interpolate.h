@@ -14,6 +14,7 @@
 #include <array>
 #include <cmath>
 #include <tuple>
+#include <vector>
 
 #include "gradients.h"
 
@@ -40,14 +41,19 @@ inline const std::array<std::array<double, POINTS>, POINTS>& coefficients() {
   return found;
 }
 
+// First of the eight nodes around x.
+inline int64_t first_node(double x, double low, double rate, int64_t nodes) {
+  const double at = (x - low) * rate;
+  const int64_t cell = at >= 0.0 && at < double(nodes) ? int64_t(at) : (at > 0.0 ? nodes : 0);  // not a number: 0
+  return std::clamp<int64_t>(cell - 3, 0, nodes - POINTS);
+}
+
 struct Weights {
   int64_t first;  // node
   double b[POINTS], slope[POINTS], bend[POINTS];
   Weights(double x, double low, double rate, int64_t nodes) {
-    const double at = (x - low) * rate;
-    const int64_t cell = at >= 0.0 && at < double(nodes) ? int64_t(at) : (at > 0.0 ? nodes : 0);  // not a number: 0
-    first = std::clamp<int64_t>(cell - 3, 0, nodes - POINTS);
-    const double t = at - double(first + 3);
+    first = first_node(x, low, rate, nodes);
+    const double t = (x - low) * rate - double(first + 3);
     const auto& c = coefficients();
     for (int k = 0; k < POINTS; ++k) b[k] = c[POINTS - 1][k], slope[k] = bend[k] = 0.0;
     for (int d = POINTS - 2; d >= 0; --d)
@@ -99,14 +105,26 @@ struct Given {
       : x(x_.contiguous()), table(table_.contiguous()), low(low_), rate(rate_), count(x.numel()), nodes(table.size(0)), c(table.size(1)) {
     TORCH_CHECK(table.scalar_type() == at::kDouble && nodes >= POINTS, "interpolate: the table must hold eight rows of double precision");
   }
+  // The rows in the order of their nodes, so that those of the table that are used stay in the first-level cache.
+  template <class T>
+  std::vector<int64_t> order() const {
+    const T* at = x.const_data_ptr<T>();
+    std::vector<int64_t> place(count), begin(nodes + 1, 0), found(count);
+    for (int64_t i = 0; i < count; ++i) ++begin[1 + (place[i] = first_node(double(at[i]), low, rate, nodes))];
+    for (int64_t k = 0; k < nodes; ++k) begin[k + 1] += begin[k];
+    for (int64_t i = 0; i < count; ++i) found[begin[place[i]]++] = i;
+    return found;
+  }
   // Calls `work(row, weights, part)`: parts have the same rows with any number of threads.
   template <class T, class F>
   void run(F&& work) const {
     const int64_t parts = std::clamp<int64_t>(count / FEW, 1, PARTS);
+    const auto rows = order<T>();
     const T* at = x.const_data_ptr<T>();
     at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part)
-        for (int64_t i = part * count / parts; i < (part + 1) * count / parts; ++i) work(i, Weights(at[i], low, rate, nodes), part);
+        for (int64_t k = part * count / parts; k < (part + 1) * count / parts; ++k)
+          work(rows[k], Weights(at[rows[k]], low, rate, nodes), part);
     });
   }
   const double* rows(const Tensor& t, const Weights& w) const { return t.const_data_ptr<double>() + w.first * c; }
