@@ -157,3 +157,11 @@ def test_names_of_levels_that_do_not_exist_are_told(settings, two_levels, tmp_pa
     with pytest.raises(ForgeError, match=r"'hihg'.*high, low"):
         forgefield.run(config, quiet=True)
     assert np.all([not p.name.startswith("artifacts") for p in tmp_path.rglob("*")])
+
+
+@pytest.mark.parametrize("names", [("dft", "DFT"), ("wb97x-d", "wB97X_D")])
+def test_names_of_levels_that_are_alike_are_refused(settings, two_levels, tmp_path, names):
+    files = [{**one, "fidelity": name} for one, name in zip(sources(two_levels), names, strict=True)]
+    config = settings(tmp_path / "run", data__train=files, data__test=[], **QUICK)
+    with pytest.raises(ForgeError, match=rf"'{max(names)}'|'{min(names)}'.*two levels"):
+        forgefield.run(config, quiet=True)

@@ -15,6 +15,7 @@ from rich.console import Console
 from forgefield.app.folder import write_json
 from forgefield.app.run import RunConfig
 from forgefield.app.tasks.steps.aims import judges_unseen
+from forgefield.app.tasks.steps.head_names import check_told_apart
 from forgefield.app.tasks.steps.outcome import say
 from forgefield.app.tasks.steps.replaying import count_replay, describe_replay, open_replay
 from forgefield.app.tasks.steps.run import Run
@@ -204,9 +205,10 @@ def heads_of(dataset: Dataset) -> list[str]:
     """Return the heads that a new model needs: those the structures name, or one called default.
 
     Raises:
-        DataError: some structures name a head and some do not.
+        DataError: some structures name a head and some do not, or two names are alike.
     """
     named, survey = sorted(dataset.heads()), dataset.survey
+    check_told_apart(named, dataset.name)
     nameless = np.flatnonzero(survey.where(kind.head is None for kind in survey.kinds))
     if named and len(nameless):
         what = f"names no head, but other frames do ({', '.join(named)})"
