@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from ase import Atoms
 from ase.io import read, write
 
@@ -163,7 +162,7 @@ def run(given: dict[str, Any], run_dir: Path, log: Path) -> dict[str, Any]:
         return done
     file = run_dir.with_suffix(".yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(given, sort_keys=False))
+    file.write_text(json.dumps(given, indent=1) + "\n")  # JSON is YAML
     words = ["resume", str(run_dir)] if (run_dir / "checkpoints").exists() else ["run", str(file)]
     with log.open("ab") as stream:
         subprocess.run([sys.executable, "-m", "forgefield", *words], check=True, stdout=stream, stderr=stream)

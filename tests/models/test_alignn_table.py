@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from forgefield.kernels.choice import kernels
 from forgefield.kernels.library import load
-from forgefield.models.architectures.alignn.layers import GatedSum, Gaussians, Layer, Table
+from forgefield.models.architectures.alignn.layers import Edges, GatedSum, Gaussians, Layer, Table
 
 pytestmark = pytest.mark.skipif(load().path is None, reason=f"no compiled operators: {load().words}")
 
@@ -46,3 +47,21 @@ def test_few_numbers_and_double_precision_are_not_looked_up():
     table = Table(gaussians)
     for x in (torch.rand(100, 1), torch.rand(3 * table.count, 1, dtype=torch.float64)):
         assert torch.equal(table(function, x), function(x))
+
+
+@pytest.mark.parametrize("common", [False, True])
+@pytest.mark.parametrize("width", [4, 8, 12, 16, 24, 64])
+def test_layers_of_any_width_agree_with_plain_pytorch(width, common):
+    """Rows that do not fill vectors take the older operators; features that edges have in common are twice as wide."""
+    torch.manual_seed(width)
+    n, e = 7, 40
+    layer = GatedSum(width, 1.0, False)
+    edges = Edges(torch.randint(n, (e,)), torch.randint(n, (e,)).sort().values, torch.rand(e, 1))
+    x, y, place = torch.randn(n, width), torch.randn(11 if common else e, width), None
+    if common:
+        y, place = layer.joined(y).detach(), torch.randint(11, (e,))
+    found = layer(x, y, edges, place)
+    with kernels("plain"):
+        plain = layer(x, y, edges, place)
+    for one, other in zip(found, plain, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-5)

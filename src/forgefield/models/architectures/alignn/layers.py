@@ -157,7 +157,7 @@ class GatedSum(nn.Module):
     def _edges(self, y: Tensor, nodes: Tensor, edges: Edges, place: Tensor | None) -> tuple[Tensor, Tensor]:
         """Sums of messages and gates at the nodes, (N, 2 C), and the edges' new features."""
         last = self.edge_norm is None
-        if in_kernels(y) and fills_vectors(y):
+        if in_kernels(y) and fills_vectors(self.node_norm.weight.shape[0] * y.element_size()):
             norm, none = self.node_norm if self.edge_norm is None else self.edge_norm, y.new_empty(0)
             parameters = (self.gate, self.gate_bias) if place is None else (none, none)
             place = edges.source[:0] if place is None else place
@@ -174,9 +174,9 @@ class GatedSum(nn.Module):
         return torch.cat([y, nn.functional.linear(y, self.gate.to(y.dtype), self.gate_bias.to(y.dtype))], 1)
 
 
-def fills_vectors(x: Tensor) -> bool:
-    """Whether rows (R, C) are 1, 2, 4, 8 or 16 vectors of 64 bytes, which the operator for whole layers asks for."""
-    return x.shape[1] * x.element_size() in (64, 128, 256, 512, 1024)
+def fills_vectors(row: int) -> bool:
+    """Whether a row of so many bytes is 1, 2, 4, 8 or 16 vectors, as the operator for whole layers asks."""
+    return row in (64, 128, 256, 512, 1024)
 
 
 def gated_sum(y: Tensor, nodes: Tensor, edges: Edges, keep: bool) -> tuple[Tensor, Tensor]:
