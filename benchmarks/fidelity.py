@@ -46,7 +46,6 @@ class Way:
     cheap: bool = False
     embedding: str = "added"
     readouts: bool = True
-    share: float = 3.0  # draws of cheap structures for each draw of a good one
 
 
 FEW = {"3bpa": 50, "ethanol": 50}
@@ -130,7 +129,9 @@ def prepare(data: str, folder: Path, out: Path) -> Path:
     return to
 
 
-def settings(data: str, way: Way, backend: str, seed: int, files: Path, run_dir: Path, updates: int) -> dict[str, Any]:
+def settings(
+    data: str, way: Way, backend: str, seed: int, files: Path, run_dir: Path, asked: argparse.Namespace
+) -> dict[str, Any]:
     """The run.yaml of one run."""
 
     def source(name: str, level: str) -> dict[str, str]:
@@ -145,12 +146,12 @@ def settings(data: str, way: Way, backend: str, seed: int, files: Path, run_dir:
     }  # fmt: skip
     model = dict(MODELS[backend])
     if len(levels) == 2:
-        block["sampling"] = {"good": 1.0, "cheap": way.share}
+        block["sampling"] = {"good": 1.0, "cheap": asked.share}
         model["fidelity"] = {"readouts": way.readouts, "embedding": way.embedding}
     return {
         "name": way.name, "task": "train", "backend": backend, "run_dir": str(run_dir),
         "device": "cpu", "dtype": "float32", "data": block, "model": model,
-        "train": {"epochs": updates * BATCH // DRAWS, "batch_size": BATCH, "seed": seed, "lr": RATES[backend],
+        "train": {"epochs": asked.updates * BATCH // DRAWS, "batch_size": BATCH, "seed": seed, "lr": RATES[backend],
                   "scheduler": "cosine", "scheduler_step_unit": "update", "validate_every": "5 epochs",
                   "energy_weight": 1.0, "force_weight": 100.0},
     }  # fmt: skip
@@ -260,6 +261,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--levels", type=int, default=1, help="seeds for the ways to tell levels apart (default: 1)")
     parser.add_argument("--updates", type=int, default=UPDATES)
+    parser.add_argument("--share", type=float, default=3.0, help="draws of the cheap level for each of the good one")
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     asked = parser.parse_args()
     sets, backends = asked.only or sorted(FEW), asked.backends.split(",")
@@ -269,10 +271,10 @@ def main() -> None:
             files = prepare(data, asked.folder, asked.out)
             for backend in backends:
                 for k, way in enumerate(ways(data)):
-                    run_dir = asked.out / f"{data}-{backend}-{asked.updates}" / f"way{k}-seed{seed}"
+                    run_dir = asked.out / f"{data}-{backend}-{asked.updates}-{asked.share:g}" / f"way{k}-seed{seed}"
                     wanted = seed < (asked.seeds if k < 4 else asked.levels) and not asked.table
                     if wanted or tested(run_dir):
-                        given = settings(data, way, backend, seed, files, run_dir, asked.updates)
+                        given = settings(data, way, backend, seed, files, run_dir, asked)
                         found = run(given, run_dir, asked.out / "log.txt")
                         results.setdefault(f"{data}/{backend}/{way.name}", {})[str(seed)] = found
     for data in sets:

@@ -6,13 +6,16 @@
 
 #include "dense.h"
 #include "gradients.h"
+#include "parts.h"
 
 namespace dense {
 using at::Tensor;
 using at::TensorList;
 using gradients::Maybe;
 
-using Parts = std::vector<Tensor>;
+using parts::Parts;
+using parts::read;
+using parts::write;
 using Whole = std::tuple<Tensor, Tensor, Parts, Parts>;
 using Bent = std::tuple<Tensor, Parts, Parts>;
 
@@ -21,19 +24,6 @@ inline Parts packed(TensorList given) {
   for (const auto& x : given) found.push_back(x.contiguous());
   return found;
 }
-template <class T>
-std::vector<const T*> read(const Parts& parts) {
-  std::vector<const T*> found;
-  for (const auto& x : parts) found.push_back(x.const_data_ptr<T>());
-  return found;
-}
-template <class T>
-std::vector<T*> write(Parts& parts) {
-  std::vector<T*> found;
-  for (auto& x : parts) found.push_back(x.data_ptr<T>());
-  return found;
-}
-
 // A network's matrices and z, contiguous and of one type.
 struct Net {
   Parts weights, z;

@@ -4,13 +4,16 @@
 
 #include "gradients.h"
 #include "network.h"
+#include "parts.h"
 
 namespace networks {
 using at::Tensor;
 using at::TensorList;
 using gradients::Maybe;
 
-using Parts = std::vector<Tensor>;
+using parts::Parts;
+using parts::read;
+using parts::write;
 using Sum = std::tuple<Tensor, Parts>;
 using Bent = std::tuple<Tensor, Parts, Parts>;
 
@@ -58,19 +61,6 @@ struct Net {
                 "network: rows and matrices do not fit");
   }
 };
-
-template <class T>
-std::vector<const T*> read(const Parts& parts) {
-  std::vector<const T*> found;
-  for (const auto& x : parts) found.push_back(x.const_data_ptr<T>());
-  return found;
-}
-template <class T>
-std::vector<T*> write(Parts& parts) {
-  std::vector<T*> found;
-  for (auto& x : parts) found.push_back(x.data_ptr<T>());
-  return found;
-}
 
 inline Parts network(const Tensor& x_, TensorList weights, double gain) {
   const auto x = x_.contiguous();
