@@ -1,4 +1,4 @@
-"""Networks with GELU and lengths of mixed vectors: the C++ operators against plain PyTorch, derivatives included."""
+"""Networks with GELU or SiLU and lengths of mixed vectors: the C++ operators against plain PyTorch, derivatives included."""
 
 import itertools
 
@@ -30,16 +30,16 @@ class Network:
         """x, table, matrices, biases, to be differentiated by."""
         return [t.clone().requires_grad_() for t in (self.x, self.table, *self.weights, *self.biases)]
 
-    def own(self, x, table, *layers, activated):
+    def own(self, x, table, *layers, activated, silu=False):
         n = len(self.weights)
-        return ops.dense(x, table, self.row, list(layers[:n]), list(layers[n:]), activated)[0]
+        return ops.dense(x, table, self.row, list(layers[:n]), list(layers[n:]), activated, silu)[0]
 
-    def plain(self, x, table, *layers, activated):
-        n = len(self.weights)
+    def plain(self, x, table, *layers, activated, silu=False):
+        n, curve = len(self.weights), torch.nn.functional.silu if silu else torch.nn.functional.gelu
         x = torch.cat([table[self.row], x], 1) if len(table) else x
         for k in range(n):
             x = x @ layers[k] + layers[n + k]
-            x = torch.nn.functional.gelu(x) if k < n - 1 or activated else x
+            x = curve(x) if k < n - 1 or activated else x
         return x
 
 
@@ -53,16 +53,17 @@ CASES = [
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("activated", [True, False])
 @pytest.mark.parametrize(("rows", "widths", "first"), CASES)
-def test_network_and_both_derivatives(rows, widths, first, activated, dtype):
+def test_network_and_both_derivatives(rows, widths, first, activated, silu, dtype):
     """Value, gradient by x, and the gradients by everything of a loss of both, as in training to forces."""
     case = Network(rows, widths, first, dtype)
     found = []
     for function in (case.own, case.plain):
         x, *rest = case.leaves()
         weight = torch.linspace(-1, 1, widths[-1], dtype=dtype).requires_grad_()
-        y = function(x, *rest, activated=activated)
+        y = function(x, *rest, activated=activated, silu=silu)
         (g_x,) = torch.autograd.grad((y * weight).sum(), x, create_graph=True)
         loss = torch.cos(y).sum() + (g_x * torch.sin(3 * g_x.detach())).sum()
         by = [t for t in (x, *rest, weight) if t.numel()]
@@ -76,13 +77,14 @@ def test_network_and_both_derivatives(rows, widths, first, activated, dtype):
             )
 
 
+@pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("activated", [True, False])
-def test_network_by_finite_differences(activated):
+def test_network_by_finite_differences(activated, silu):
     case = Network(4, (5, 6, 3), 2)
     leaves = case.leaves()
-    assert gradcheck(lambda *all_: case.own(*all_, activated=activated), leaves)
+    assert gradcheck(lambda *all_: case.own(*all_, activated=activated, silu=silu), leaves)
     rest = [t.detach() for t in leaves[1:]]
-    assert gradgradcheck(lambda x: case.own(x, *rest, activated=activated), leaves[:1])
+    assert gradgradcheck(lambda x: case.own(x, *rest, activated=activated, silu=silu), leaves[:1])
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
@@ -90,10 +92,10 @@ def test_gelu_far_from_zero(scale):
     x = (torch.linspace(-1, 1, 4001, dtype=torch.float64) * scale).unsqueeze(1)
     one, none = [torch.ones(1, 1, dtype=torch.float64)], [torch.zeros(1, dtype=torch.float64)]
     nothing = x.new_empty((0, 0)), torch.zeros(0, dtype=torch.int64)
-    own = ops.dense(x, *nothing, one, none, True)[0]
+    own = ops.dense(x, *nothing, one, none, True, False)[0]
     exact = x * 0.5 * torch.special.erfc(-x / 2**0.5)
     assert float(((own - exact).abs() / exact.abs().clamp(min=1e-280)).max()) < 1e-12
-    assert torch.isnan(ops.dense(x * torch.nan, *nothing, one, none, True)[0]).all()
+    assert torch.isnan(ops.dense(x * torch.nan, *nothing, one, none, True, False)[0]).all()
 
 
 def test_network_refuses_what_does_not_fit():

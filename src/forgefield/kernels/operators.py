@@ -19,6 +19,7 @@ from forgefield.kernels import (  # noqa: F401
     linear_operators,
     neighbour_operators,
     radial_operators,
+    step_operators,
 )
 from forgefield.kernels.paths import coupling_paths
 
@@ -203,5 +204,6 @@ for _name in (
     "lengths_second",
     "radial_sum_second",
     "neighbour_sum_second",
+    "atom_step_second",
 ):
     torch.library.register_autograd(f"forgefield::{_name}", _no_third)

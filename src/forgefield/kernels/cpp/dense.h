@@ -1,4 +1,4 @@
-// Networks of rows with biases and GELU, a_k = gelu(z_k), z_k = a_(k-1) W_k + b_k, walked through layer by layer by a part of the rows:
+// Networks of rows with biases and GELU or SiLU, a_k = gelu(z_k), z_k = a_(k-1) W_k + b_k, walked through layer by layer by a part of the rows:
 // value, adjoint, gradient of the value and gradient of the adjoint. Only the z are kept; what GELU needs is computed anew from them.
 #pragma once
 #include <omp.h>
@@ -18,6 +18,7 @@ struct Layers {
   std::vector<int64_t> width;  // of the input, without the table's, and of each layer's output
   std::vector<const T*> weights;
   bool activated;  // GELU follows the last layer too
+  bool silu;       // and is SiLU
   int64_t count() const { return int64_t(weights.size()); }
   int64_t bent() const { return count() - !activated; }  // layers that GELU follows
   int64_t widest() const { return *std::max_element(width.begin(), width.end()); }
@@ -83,6 +84,14 @@ template <class T, class F>
 inline void each(int64_t n, F&& work) {
   over_channels<T, 1>(n, work);
 }
+// Calls work(row type, place, curve) with GELU or SiLU as the curve.
+template <class T, class F>
+inline void each_bent(const Layers<T>& net, int64_t n, F&& work) {
+  if (net.silu)
+    over_channels<T, 1>(n, [&](auto shape, int64_t i) { work(shape, i, Silu{}); });
+  else
+    over_channels<T, 1>(n, [&](auto shape, int64_t i) { work(shape, i, Gelu{}); });
+}
 
 // to += row
 template <class T>
@@ -106,9 +115,9 @@ void value(const Layers<T>& net, const T* x, const T* start, const int64_t* plac
         add_row(k ? bias[k] : start + (place ? place[row + r] * wide : 0), wide, to + r * wide);
       if (k == net.bent()) break;
       T* active = k < last ? block : y + row * wide;
-      each<T>(n * wide, [&](auto shape, int64_t i) {
+      each_bent(net, n * wide, [&](auto shape, int64_t i, auto curve) {
         const auto in = decltype(shape)::load(to + i);
-        gelu_value(in, normal(in)).store(active + i);
+        curve.value(in, curve.known(in)).store(active + i);
       });
       from = active;
     }
@@ -117,11 +126,11 @@ void value(const Layers<T>& net, const T* x, const T* start, const int64_t* plac
 
 // to = from x slope of GELU at z
 template <class T>
-inline void through_slope(int64_t n, const T* z, const T* from, T* to) {
-  each<T>(n, [&](auto shape, int64_t i) {
+inline void through_slope(const Layers<T>& net, int64_t n, const T* z, const T* from, T* to) {
+  each_bent(net, n, [&](auto shape, int64_t i, auto curve) {
     using R = decltype(shape);
     const R in = R::load(z + i);
-    R::load(from + i).times(gelu_slope(in, normal(in))).store(to + i);
+    R::load(from + i).times(curve.slope(in, curve.known(in))).store(to + i);
   });
 }
 
@@ -134,7 +143,7 @@ void adjoint(const Layers<T>& net, const T* g, const std::vector<const T*>& z, T
     for (int64_t k = net.count() - 1; k >= 0; --k) {
       const int64_t wide = net.width[k + 1];
       if (k < net.bent()) {
-        through_slope(n * wide, z[k] + row * wide, from, block);
+        through_slope(net, n * wide, z[k] + row * wide, from, block);
         from = block;
       }
       T* to = (k ? t[k - 1] : g_x) + row * net.width[k];
@@ -155,14 +164,14 @@ void backward(const Layers<T>& net, const T* g, const std::vector<const T*>& g_z
     for (int64_t k = net.count() - 1; k >= 0; --k) {
       const int64_t wide = net.width[k + 1], at = row * wide;
       if (k < net.bent()) {
-        each<T>(n * wide, [&](auto shape, int64_t i) {
+        each_bent(net, n * wide, [&](auto shape, int64_t i, auto curve) {
           using R = decltype(shape);
           const R in = R::load(z[k] + at + i);
-          const auto known = normal(in);
+          const auto known = curve.known(in);
           R sum = g_z[k] ? R::load(g_z[k] + at + i) : R::zero();
-          if (from) sum.add(R::load(from + i), gelu_slope(in, known));
+          if (from) sum.add(R::load(from + i), curve.slope(in, known));
           sum.store(d[k] + at + i);
-          if (a[k]) gelu_value(in, known).store(a[k] + at + i);
+          if (a[k]) curve.value(in, known).store(a[k] + at + i);
         });
         from = d[k] + at;
       }
@@ -195,12 +204,12 @@ void second(const Layers<T>& net, const T* v, const T* g, const std::vector<cons
       product(n, from, net.width[k], panels.of(k), wide, block);
       const T* arrived = (k < last ? t[k] : g) + at;
       T* to = (k < last ? p[k] : g_g) + at;
-      each<T>(n * wide, [&](auto shape, int64_t i) {
+      each_bent(net, n * wide, [&](auto shape, int64_t i, auto curve) {
         using R = decltype(shape);
         const R in = R::load(z[k] + at + i), came = R::load(arrived + i), moved = R::load(block + i);
-        const auto known = normal(in);
-        const R slope = gelu_slope(in, known);
-        moved.times(came).times(gelu_bend(in, known)).store(g_z[k] + at + i);
+        const auto known = curve.known(in);
+        const R slope = curve.slope(in, known);
+        moved.times(came).times(curve.bend(in, known)).store(g_z[k] + at + i);
         moved.times(slope).store(to + i);
         came.times(slope).store(u[k] + at + i);
       });

@@ -1,4 +1,4 @@
-// Networks with biases and GELU as operators, with their gradients. The first inputs may come from a table (T, F) whose rows are
+// Networks with biases and GELU, or SiLU (`silu`), as operators, with their gradients. The first inputs may come from a table (T, F) whose rows are
 // repeated: x then lacks them, and `row` names the table's row of each row of x. `z` are the inputs of the GELUs.
 #pragma once
 #include <ATen/ops/zeros.h>
@@ -28,10 +28,10 @@ inline Parts packed(TensorList given) {
 struct Net {
   Parts weights, z;
   int64_t rows, first;
-  bool activated;
+  bool activated, silu;
   at::TensorOptions options;
-  Net(int64_t rows_, TensorList weights_, TensorList z_, bool activated_, int64_t first_, const Tensor& like, bool fresh = false)
-      : weights(packed(weights_)), z(packed(z_)), rows(rows_), first(first_), activated(activated_), options(like.options()) {
+  Net(int64_t rows_, TensorList weights_, TensorList z_, bool activated_, bool silu_, int64_t first_, const Tensor& like, bool fresh = false)
+      : weights(packed(weights_)), z(packed(z_)), rows(rows_), first(first_), activated(activated_), silu(silu_), options(like.options()) {
     TORCH_CHECK(!weights.empty() && (fresh || int64_t(z.size()) == bent()), "dense: wrong number of layers");
     for (size_t k = 0; k < weights.size(); ++k)
       TORCH_CHECK(weights[k].dim() == 2 && weights[k].scalar_type() == like.scalar_type() && (!k || weights[k].size(0) == weights[k - 1].size(1)),
@@ -48,7 +48,7 @@ struct Net {
   }
   template <class T>
   Layers<T> layers() const {
-    Layers<T> net{rows, first, {inputs()}, read<T>(weights), activated};
+    Layers<T> net{rows, first, {inputs()}, read<T>(weights), activated, silu};
     for (const auto& w : weights) net.width.push_back(w.size(1));
     return net;
   }
@@ -68,7 +68,7 @@ struct Net {
 // The product of a table with the first rows of the first matrix, as a network of its own.
 template <class T>
 Layers<T> of_table(const Layers<T>& net, int64_t rows) {
-  return {rows, 0, {net.first, net.width[1]}, {net.weights[0]}, false};
+  return {rows, 0, {net.first, net.width[1]}, {net.weights[0]}, false, net.silu};
 }
 
 inline void check_places(const Tensor& row, const Tensor& table, int64_t rows) {
@@ -78,10 +78,10 @@ inline void check_places(const Tensor& row, const Tensor& table, int64_t rows) {
 }
 
 // y, then each z.
-inline Parts dense(const Tensor& x_, const Tensor& table_, const Tensor& row_, TensorList weights, TensorList biases_, bool activated) {
+inline Parts dense(const Tensor& x_, const Tensor& table_, const Tensor& row_, TensorList weights, TensorList biases_, bool activated, bool silu) {
   const auto x = x_.contiguous(), table = table_.contiguous(), row = row_.contiguous();
   const auto biases = packed(biases_);
-  const Net net(x.size(0), weights, {}, activated, table.size(1), x, true);
+  const Net net(x.size(0), weights, {}, activated, silu, table.size(1), x, true);
   net.check(x, net.inputs());
   TORCH_CHECK(biases.size() == net.weights.size(), "dense: one bias for each layer is needed");
   for (size_t k = 0; k < biases.size(); ++k)
@@ -104,9 +104,9 @@ inline Parts dense(const Tensor& x_, const Tensor& table_, const Tensor& row_, T
 }
 
 // The gradient by x, then what arrives at the output of each GELU but that of the last layer.
-inline Parts dense_adjoint(const Tensor& g_, TensorList z, TensorList weights, bool activated, int64_t first) {
+inline Parts dense_adjoint(const Tensor& g_, TensorList z, TensorList weights, bool activated, bool silu, int64_t first) {
   const auto g = g_.contiguous();
-  const Net net(g.size(0), weights, z, activated, first, g);
+  const Net net(g.size(0), weights, z, activated, silu, first, g);
   net.check(g, net.outputs());
   auto g_x = net.blank(net.inputs());
   auto t = net.between(int64_t(net.weights.size()) - 1);
@@ -119,9 +119,9 @@ inline Parts dense_adjoint(const Tensor& g_, TensorList z, TensorList weights, b
 
 // Gradients by x (if needed), table, matrices and biases from those by y (or none) and by each z (or an empty list).
 inline Whole dense_backward(const Maybe& g_, TensorList g_z_, const Tensor& x_, const Tensor& table_, const Tensor& row_, TensorList z,
-                            TensorList weights, bool activated, bool need_x) {
+                            TensorList weights, bool activated, bool silu, bool need_x) {
   const auto x = x_.contiguous(), table = table_.contiguous(), row = row_.contiguous();
-  const Net net(x.size(0), weights, z, activated, table.size(1), x);
+  const Net net(x.size(0), weights, z, activated, silu, table.size(1), x);
   net.check(x, net.inputs());
   if (net.first) check_places(row, table, net.rows);
   const int64_t last = int64_t(net.weights.size()) - 1;
@@ -163,9 +163,9 @@ inline Whole dense_backward(const Maybe& g_, TensorList g_z_, const Tensor& x_, 
 }
 
 // Gradients of the adjoint by g, each z and the matrices from direction v at its output; t is from the adjoint.
-inline Bent dense_second(const Tensor& v_, const Tensor& g_, TensorList z, TensorList t_, TensorList weights, bool activated, int64_t first) {
+inline Bent dense_second(const Tensor& v_, const Tensor& g_, TensorList z, TensorList t_, TensorList weights, bool activated, bool silu, int64_t first) {
   const auto v = v_.contiguous(), g = g_.contiguous();
-  const Net net(g.size(0), weights, z, activated, first, g);
+  const Net net(g.size(0), weights, z, activated, silu, first, g);
   net.check(g, net.outputs());
   net.check(v, net.inputs());
   const auto t = packed(t_);
@@ -192,22 +192,23 @@ inline Bent dense_second(const Tensor& v_, const Tensor& g_, TensorList z, Tenso
 
 namespace recorded {
 using namespace gradients;
-Parts dense(const Tensor& x, const Tensor& table, const Tensor& row, TensorList weights, TensorList biases, bool activated);
-Parts dense_adjoint(const Tensor& g, TensorList z, TensorList weights, bool activated, int64_t first);
+Parts dense(const Tensor& x, const Tensor& table, const Tensor& row, TensorList weights, TensorList biases, bool activated, bool silu);
+Parts dense_adjoint(const Tensor& g, TensorList z, TensorList weights, bool activated, bool silu, int64_t first);
 Whole dense_backward(const Maybe& g, TensorList g_z, const Tensor& x, const Tensor& table, const Tensor& row, TensorList z, TensorList weights,
-                     bool activated, bool need_x);
-Bent dense_second(const Tensor& v, const Tensor& g, TensorList z, TensorList t, TensorList weights, bool activated, int64_t first);
+                     bool activated, bool silu, bool need_x);
+Bent dense_second(const Tensor& v, const Tensor& g, TensorList z, TensorList t, TensorList weights, bool activated, bool silu, int64_t first);
 
 inline variable_list part(const variable_list& all, size_t begin, size_t end) { return {all.begin() + begin, all.begin() + end}; }
 
 struct Dense : Function<Dense> {
   static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& table, const Tensor& row, TensorList weights,
-                               TensorList biases, bool activated) {
+                               TensorList biases, bool activated, bool silu) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const auto out = FORGEFIELD_CALL(dense, x, table, row, weights, biases, activated);
+    const auto out = FORGEFIELD_CALL(dense, x, table, row, weights, biases, activated, silu);
     ctx->save_for_backward(joined(x, table, row, weights, part(out, 1, out.size())));
     ctx->set_materialize_grads(false);
     ctx->saved_data["activated"] = activated;
+    ctx->saved_data["silu"] = silu;
     ctx->saved_data["layers"] = int64_t(weights.size());
     return out;
   }
@@ -216,32 +217,33 @@ struct Dense : Function<Dense> {
     const Quiet quiet;
     const auto s = ctx->get_saved_variables();
     const size_t n = size_t(ctx->saved_data["layers"].toInt());
-    const bool activated = ctx->saved_data["activated"].toBool();
+    const bool activated = ctx->saved_data["activated"].toBool(), silu = ctx->saved_data["silu"].toBool();
     const auto weights = part(s, 3, n + 3), z = part(s, n + 3, s.size());
     bool curved = false, trained = ctx->needs_input_grad(1);
     for (size_t k = 1; k < g.size(); ++k) curved = curved || g[k].defined();
     for (size_t k = 3; k < 3 + 2 * n; ++k) trained = trained || ctx->needs_input_grad(k);
     const bool need_x = ctx->needs_input_grad(0);
     if (!curved && !trained) {
-      const auto found = g[0].defined() ? FORGEFIELD_CALL(dense_adjoint, g[0], z, weights, activated, s[1].sym_size(1).guard_int(__FILE__, __LINE__)) : none(1);
-      return joined(found[0], none(2 * n + 3));
+      const auto found = g[0].defined() ? FORGEFIELD_CALL(dense_adjoint, g[0], z, weights, activated, silu, s[1].sym_size(1).guard_int(__FILE__, __LINE__)) : none(1);
+      return joined(found[0], none(2 * n + 4));
     }
     variable_list g_z;
     for (size_t k = 0; curved && k < z.size(); ++k) g_z.push_back(g[k + 1].defined() ? g[k + 1] : at::zeros_like(z[k]));
-    const auto [g_x, g_table, g_w, g_b] = FORGEFIELD_CALL(dense_backward, maybe(g[0]), g_z, s[0], s[1], s[2], z, weights, activated, need_x);
-    return joined(need_x ? g_x : Tensor(), ctx->needs_input_grad(1) ? g_table : Tensor(), none(1), g_w, g_b, none(1));
+    const auto [g_x, g_table, g_w, g_b] = FORGEFIELD_CALL(dense_backward, maybe(g[0]), g_z, s[0], s[1], s[2], z, weights, activated, silu, need_x);
+    return joined(need_x ? g_x : Tensor(), ctx->needs_input_grad(1) ? g_table : Tensor(), none(1), g_w, g_b, none(2));
   }
 };
 
 struct DenseAdjoint : Function<DenseAdjoint> {
-  static variable_list forward(AutogradContext* ctx, const Tensor& g, TensorList z, TensorList weights, bool activated, int64_t first) {
+  static variable_list forward(AutogradContext* ctx, const Tensor& g, TensorList z, TensorList weights, bool activated, bool silu, int64_t first) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const auto out = FORGEFIELD_CALL(dense_adjoint, g, z, weights, activated, first);
+    const auto out = FORGEFIELD_CALL(dense_adjoint, g, z, weights, activated, silu, first);
     const auto t = part(out, 1, out.size());
     ctx->save_for_backward(joined(g, z, weights, t));
     ctx->mark_non_differentiable(t);
     ctx->set_materialize_grads(false);
     ctx->saved_data["activated"] = activated;
+    ctx->saved_data["silu"] = silu;
     ctx->saved_data["first"] = first;
     ctx->saved_data["layers"] = int64_t(weights.size());
     return out;
@@ -250,20 +252,20 @@ struct DenseAdjoint : Function<DenseAdjoint> {
     const Quiet quiet;
     const auto s = ctx->get_saved_variables();
     const size_t n = size_t(ctx->saved_data["layers"].toInt());
-    const bool activated = ctx->saved_data["activated"].toBool();
+    const bool activated = ctx->saved_data["activated"].toBool(), silu = ctx->saved_data["silu"].toBool();
     const size_t bent = n - !activated;
-    if (!v[0].defined()) return none(1 + bent + n + 2);
+    if (!v[0].defined()) return none(1 + bent + n + 3);
     const auto z = part(s, 1, 1 + bent), weights = part(s, 1 + bent, 1 + bent + n), t = part(s, 1 + bent + n, s.size());
-    const auto [g_g, g_z, g_w] = FORGEFIELD_CALL(dense_second, v[0], s[0], z, t, weights, activated, ctx->saved_data["first"].toInt());
-    return joined(g_g, g_z, g_w, none(2));
+    const auto [g_g, g_z, g_w] = FORGEFIELD_CALL(dense_second, v[0], s[0], z, t, weights, activated, silu, ctx->saved_data["first"].toInt());
+    return joined(g_g, g_z, g_w, none(3));
   }
 };
 
-inline Parts dense(const Tensor& x, const Tensor& table, const Tensor& row, TensorList weights, TensorList biases, bool activated) {
-  return Dense::apply(x, table, row, weights, biases, activated);
+inline Parts dense(const Tensor& x, const Tensor& table, const Tensor& row, TensorList weights, TensorList biases, bool activated, bool silu) {
+  return Dense::apply(x, table, row, weights, biases, activated, silu);
 }
-inline Parts dense_adjoint(const Tensor& g, TensorList z, TensorList weights, bool activated, int64_t first) {
-  return DenseAdjoint::apply(g, z, weights, activated, first);
+inline Parts dense_adjoint(const Tensor& g, TensorList z, TensorList weights, bool activated, bool silu, int64_t first) {
+  return DenseAdjoint::apply(g, z, weights, activated, silu, first);
 }
 }  // namespace recorded
 }  // namespace dense

@@ -46,20 +46,60 @@ inline Normal<Row<T, B, N>> normal(const Row<T, B, N>& x) {
   return found;
 }
 
-// GELU, x Phi(x), with its first and second derivative.
-template <class R>
-inline R gelu_value(const R& x, const Normal<R>& n) {
-  return x.times(n.share);
-}
-template <class R>
-inline R gelu_slope(const R& x, const Normal<R>& n) {
-  R sum = n.share;
-  sum.add(x, n.density);
-  return sum;
-}
-template <class R>
-inline R gelu_bend(const R& x, const Normal<R>& n) {
-  R rest = n.density.times(2);
-  rest.add(x.times(-1), x.times(n.density));
-  return rest;
-}
+// GELU, x Phi(x), with its first and second derivative; `known` is what all three need.
+struct Gelu {
+  template <class R>
+  static auto known(const R& x) {
+    return normal(x);
+  }
+  template <class R>
+  static R value(const R& x, const Normal<R>& n) {
+    return x.times(n.share);
+  }
+  template <class R>
+  static R slope(const R& x, const Normal<R>& n) {
+    R sum = n.share;
+    sum.add(x, n.density);
+    return sum;
+  }
+  template <class R>
+  static R bend(const R& x, const Normal<R>& n) {
+    R rest = n.density.times(2);
+    rest.add(x.times(-1), x.times(n.density));
+    return rest;
+  }
+};
+
+// SiLU, x / (1 + exp(-x)), likewise.
+struct Silu {
+  template <class R>
+  static R known(const R& x) {
+    return sigmoid(x);
+  }
+  template <class R>
+  static R value(const R& x, const R& s) {
+    return x.times(s);
+  }
+  template <class R>
+  static R slope(const R& x, const R& s) {
+    R sum = s;
+    sum.add(x, rate(s));
+    return sum;
+  }
+  template <class R>
+  static R bend(const R& x, const R& s) {
+    const R change = rate(s);
+    R sum = change.times(2), rest = x;
+    rest.add(x.times(-2), s);
+    sum.add(change, rest);
+    return sum;
+  }
+
+ private:
+  template <class R>
+  static R rate(const R& s) {  // s (1 - s)
+    R found = s;
+    found.add(s.times(-1), s);
+    return found;
+  }
+};

@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "contraction.h"
+#include "atom_steps_operator.h"
 #include "dense_operator.h"
 #include "edge_gradients.h"
 #include "edge_product.h"
@@ -357,6 +358,9 @@ TORCH_LIBRARY_IMPL(forgefield, CPU, m) {
   m.impl("neighbour_sum", neighbour_sums::neighbour_sum);
   m.impl("neighbour_sum_adjoint", neighbour_sums::neighbour_sum_adjoint);
   m.impl("neighbour_sum_second", neighbour_sums::neighbour_sum_second);
+  m.impl("atom_step", steps::atom_step);
+  m.impl("atom_step_adjoint", steps::atom_step_adjoint);
+  m.impl("atom_step_second", steps::atom_step_second);
 }
 
 TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
@@ -388,4 +392,6 @@ TORCH_LIBRARY_IMPL(forgefield, AutogradCPU, m) {
   m.impl("interpolate_adjoint", tables::recorded::interpolate_adjoint);
   m.impl("neighbour_sum", neighbour_sums::recorded::neighbour_sum);
   m.impl("neighbour_sum_adjoint", neighbour_sums::recorded::neighbour_sum_adjoint);
+  m.impl("atom_step", steps::recorded::atom_step);
+  m.impl("atom_step_adjoint", steps::recorded::atom_step_adjoint);
 }

@@ -36,7 +36,7 @@ def network(
     if in_kernels(x):
         if table is None or row is None:
             table, row = x.new_empty((0, 0)), x.new_empty(0, dtype=torch.int64)
-        return ops.dense(x, table, row, list(weights), list(biases), activated)[0]
+        return ops.dense(x, table, row, list(weights), list(biases), activated, False)[0]
     last = len(weights) - 1
     for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if k or table is None or row is None:

@@ -9,6 +9,7 @@ from forgefield.core.quantities import Quantity
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 from forgefield.models.architecture import ArchitectureContext, Axis
+from forgefield.models.architectures.xpainn import steps
 from forgefield.models.architectures.xpainn.action import Message, Surroundings, Update
 from forgefield.models.architectures.xpainn.dense import split
 from forgefield.models.architectures.xpainn.embedding import Embedding
@@ -74,16 +75,27 @@ class Xpainn(EnergyArchitecture):
         """
         r = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         near = Surroundings(graph, self.basis(r), self.harmonics(vectors / r)[0])
-        s, v = self.embedding(graph, species), None
-        for message, update in zip(self.messages, self.updates, strict=True):
-            s, v = message(s, v, near)
-            s, v = update(s, v)
+        s, v = self._act(self.embedding(graph, species), near)
         if self.ewald is not None:
             s = self.ewald(s, graph)
-        extra = self.heads(graph, s, split(v, self.settings.irreps), species)
+        extra = self.heads(graph, s, split(v, self.settings.irreps) if v is not None else [], species)
         if self.energy is None:
             return Predictions(vectors.new_zeros(graph.n_atoms), extra)
         return Predictions(self.energy(s, self.readout_of(graph)), extra)
+
+    def _act(self, s: Tensor, near: Surroundings) -> tuple[Tensor, Tensor | None]:
+        """Scalars and equivariant features after all blocks; without features where nobody reads them."""
+        v = None
+        if not steps.serves(s, self.settings.layer_norm, self.settings.activation):
+            for message, update in zip(self.messages, self.updates, strict=True):
+                s, v = message(s, v, near)
+                s, v = update(s, v)
+            return s, v
+        h = s
+        for message, update in zip(self.messages, self.updates, strict=True):
+            h = steps.update(update, steps.message(message, h, near))
+        width = self.settings.node_dim
+        return h.narrow(1, 0, width), h.narrow(1, width, h.shape[1] - width) if h.shape[1] > width else None
 
     def extra_quantities(self) -> dict[str, Quantity]:
         """The targets, and what else the settings ask for."""
