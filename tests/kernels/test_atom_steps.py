@@ -81,7 +81,12 @@ def given(step, n, width, parts, dtype):
     several = lambda k: [rand(n * (2 * l + 1), k * c) for l, c in parts]  # noqa: E731
     bias = [rand(2 * parts[0][1])] if scalars else []
     if step == "norm":
-        parameters = [rand(width), rand(width), *([rand(count)] if parts else []), *([rand(parts[0][1])] if scalars else [])]
+        parameters = [
+            rand(width),
+            rand(width),
+            *([rand(count)] if parts else []),
+            *([rand(parts[0][1])] if scalars else []),
+        ]
         return [rand(n, width + size)], parameters
     if step == "gate":
         return [rand(n, width + count), *several(1)], []

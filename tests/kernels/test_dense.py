@@ -1,4 +1,4 @@
-"""Networks with GELU or SiLU and lengths of mixed vectors: the C++ operators against plain PyTorch, derivatives included."""
+"""Networks with GELU or SiLU and lengths of mixed vectors: the C++ operators against PyTorch, derivatives too."""
 
 import itertools
 

@@ -24,31 +24,38 @@ def table_of(pairs, n):
     return table[:, :, 0].long(), table[:, :, 1].long(), table[:, :, 2]
 
 
-def terms_of(width, channels):
-    """Scalars; per degree l = 0, 1, ...: a feature times harmonics, and a feature (2l+1) times a weight of its own."""
+def terms_of(width, channels, state):
+    """What is summed: first columns of sum, feature, weight, the harmonic (-1: none), whether odd, channels."""
     total = sum(channels)
-    terms, out, state, column = [(0, 0, 0, -1, 0, width)], width, width + total, width
+    terms, out, moved, column = [(0, 0, 0, -1, 0, width)] if width else [], width, width + total, width
     for l, c in enumerate(channels):
         for m in range(2 * l + 1):
             terms.append((out + m * c, column, column, l * l + m, l % 2, c))
-            terms.append((out + m * c, state + m * c, column + total, -1, 0, c))
-        out, state, column = out + (2 * l + 1) * c, state + (2 * l + 1) * c, column + c
-    return terms, state, width + 2 * total, out
+            if state:
+                terms.append((out + m * c, moved + m * c, column + total, -1, 0, c))
+        out, moved, column = out + (2 * l + 1) * c, moved + (2 * l + 1) * c, column + c
+    return terms, moved if state else width + total, width + (1 + state) * total, out
 
 
 class Case:
     """Random factors over a ragged graph with a lone atom."""
 
-    def __init__(self, width, channels, pairs=RAGGED, n=N, dtype=torch.float64):
+    def __init__(self, width, channels, state=True, pairs=RAGGED, n=N, dtype=torch.float64):
         torch.manual_seed(2)
         rand = lambda *shape: torch.randn(shape, dtype=dtype)  # noqa: E731
-        self.terms, n_features, n_weights, n_out = terms_of(width, channels)
+        self.terms, n_features, n_weights, n_out = terms_of(width, channels, state)
         n_harmonics = len(channels) ** 2
         self.factors = [rand(n, n_features), rand(len(pairs), n_weights), rand(len(pairs), n_harmonics)]
         self.pairs = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
         sender, pair, sign = table_of(pairs, n)
         ends = [x.contiguous() for x in self.pairs.T]
-        self.table = (sender, pair, sign.to(dtype), *ends, [x for t in self.terms for x in t])
+        self.table = (
+            sender,
+            pair,
+            sign.to(dtype),
+            *ends,
+            [width, int(state), *(x for part in enumerate(channels) for x in part)],
+        )
         self.gradient = rand(n, n_out)
 
     def own(self, f, w, y):
@@ -81,9 +88,12 @@ def derivatives(case, function, which=(0, 1, 2)):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize(("width", "channels"), [(3, (2, 1, 4)), (16, (8, 16)), (20, (33, 17, 9, 2))])
-def test_derivatives_up_to_the_second(width, channels, dtype):
-    case = Case(width, channels, dtype=dtype)
+@pytest.mark.parametrize("state", [True, False])
+@pytest.mark.parametrize(
+    ("width", "channels"), [(3, (2, 1, 4)), (16, (8, 16)), (70, (33, 17, 9, 2)), (0, (64,)), (5, (1, 2, 3, 4, 20))]
+)
+def test_derivatives_up_to_the_second(width, channels, state, dtype):
+    case = Case(width, channels, state, dtype=dtype)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-4
     for own, plain in zip(derivatives(case, case.own), derivatives(case, case.plain), strict=True):
         assert float((own - plain).detach().abs().max()) < tolerance * max(1.0, float(plain.detach().abs().max()))
@@ -109,7 +119,9 @@ def test_no_pairs_and_wrong_sizes():
     assert float(case.own(*case.factors).abs().sum()) == 0
     case = Case(2, (4, 1))
     f, w, y = case.factors
-    with pytest.raises(RuntimeError, match="reaches beyond"):
+    with pytest.raises(RuntimeError, match="do not fit the layout"):
         case.own(f[:, :-1], w, y)
     with pytest.raises(RuntimeError, match="sizes differ"):
         case.own(f, w, y[:-1])
+    with pytest.raises(RuntimeError, match="degrees up to 4"):
+        ops.neighbour_sum(f, w, y, *case.table[:-1], [2, 1, 5, 4])

@@ -1,4 +1,4 @@
-"""Operators of networks with GELU or SiLU and of squared lengths of mixed vectors, on the CPU alone: schemas, and shapes.
+"""Operators of networks with GELU or SiLU, and of squared lengths of mixed vectors: schemas, and shapes (CPU alone).
 
 Their gradients, up to second order, are registered in C++ (`cpp/dense.h`, `cpp/lengths.h`, which have the formulas).
 """
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 DENSE_SCHEMAS = {
-    "dense": ("(Tensor x, Tensor table, Tensor row, Tensor[] weights, Tensor[] biases, bool activated, bool silu) -> Tensor[]"),
+    "dense": (
+        "(Tensor x, Tensor table, Tensor row, Tensor[] weights, Tensor[] biases, bool activated, bool silu) -> Tensor[]"
+    ),
     "dense_adjoint": "(Tensor g, Tensor[] z, Tensor[] weights, bool activated, bool silu, int first) -> Tensor[]",
     "dense_backward": (
         "(Tensor? g, Tensor[] g_z, Tensor x, Tensor table, Tensor row, Tensor[] z, Tensor[] weights, bool activated,"
@@ -35,7 +37,9 @@ def _dense(x: Tensor, table: Tensor, row: Tensor, weights: list[Tensor], *rest: 
     return [x.new_empty((n, widths[-1])), *(x.new_empty((n, c)) for c in (widths if rest[1] else widths[:-1]))]
 
 
-def _adjoint(g: Tensor, z: list[Tensor], weights: list[Tensor], activated: bool, silu: bool, first: int) -> list[Tensor]:
+def _adjoint(
+    g: Tensor, z: list[Tensor], weights: list[Tensor], activated: bool, silu: bool, first: int
+) -> list[Tensor]:
     n, inputs = g.shape[0], weights[0].shape[0] - first
     return [g.new_empty((n, inputs)), *(g.new_empty((n, w.shape[1])) for w in weights[:-1])]
 

@@ -1,8 +1,7 @@
-"""Operators of sums over neighbours of features x weights x harmonics, on the CPU alone: schemas, and shapes.
+"""Operators of sums over neighbours of features x weights x harmonics: schemas, and shapes (CPU alone).
 
-A term is six integers, first column of the sum, of the feature, of the weight, the harmonic (-1: none), 1 if that
-changes its sign with the direction, and the number of columns. Gradients, up to second order, are registered in C++
-(`cpp/neighbour_sum.h`, which has the formulas).
+A layout is the scalars' width, 1 with states (else 0), then l and channels of each degree; `cpp/neighbour_sum.h` has
+the formulas and what lies where. Gradients, up to second order, are registered in C++.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TERM = 6
-_TABLE = "Tensor sender, Tensor pair, Tensor sign, Tensor first, Tensor second, int[] terms"
+_TABLE = "Tensor sender, Tensor pair, Tensor sign, Tensor first, Tensor second, int[] layout"
 _FACTORS = "Tensor features, Tensor weights, Tensor harmonics"
 NEIGHBOUR_SCHEMAS = {
     "neighbour_sum": f"({_FACTORS}, {_TABLE}) -> Tensor",
@@ -30,8 +28,8 @@ for _name, _schema in NEIGHBOUR_SCHEMAS.items():
 
 
 def _sum(features: Tensor, weights: Tensor, harmonics: Tensor, *rest: Any) -> Tensor:
-    terms = rest[-1]
-    columns = max((terms[k] + terms[k + 5] for k in range(0, len(terms), TERM)), default=0)
+    width, _, *parts = rest[-1]
+    columns = width + sum((2 * l + 1) * c for l, c in zip(parts[::2], parts[1::2], strict=True))
     return features.new_empty((features.shape[0], columns))
 
 

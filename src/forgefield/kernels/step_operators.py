@@ -1,7 +1,7 @@
-"""Operators of steps that treat each atom's row alone, on the CPU alone: schemas, and shapes for compilers.
+"""Operators of steps that treat each atom by itself: schemas, and shapes for compilers (CPU alone).
 
-A step is `norm`, `gate`, `products` or `update` (`cpp/atom_steps.h`, `cpp/atom_updates.h` have the formulas); its layout is the
-scalars' width, then l and channels of each degree. Gradients, up to second order, are registered in C++.
+A step is `norm`, `gate`, `products` or `update` (`cpp/atom_steps.h`, `cpp/atom_updates.h` have the formulas); its
+layout is the scalars' width, then l and channels of each degree. Gradients, up to second order, are registered in C++.
 """
 
 from __future__ import annotations

@@ -26,9 +26,13 @@ inline Dual<X> operator/(const Dual<X>& x, const Dual<X>& y) {
   const X whole = x.a / y.a;
   return {whole, (x.b - whole * y.b) / y.a};
 }
-template <class X, class T>
-  requires std::is_arithmetic_v<T>
-inline Dual<X> operator*(const Dual<X>& x, T k) {
+template <class X>
+struct IsDual : std::false_type {};
+template <class X>
+struct IsDual<Dual<X>> : std::true_type {};
+template <class X, class Y>
+  requires(!IsDual<Y>::value)
+inline auto operator*(const Dual<X>& x, const Y& k) -> Dual<decltype(x.a * k)> {
   return {x.a * k, x.b * k};
 }
 
@@ -83,6 +87,15 @@ struct Given {
       return {value, b ? V(*reinterpret_cast<const Loose*>(b + c)) : V{}};
     else
       return value;
+  }
+  // Where directions are known to be there.
+  template <int B>
+  Number<T, B, D> full(int64_t c) const {
+    using Loose = typename Vector<T, B>::loose;
+    if constexpr (D)
+      return {*reinterpret_cast<const Loose*>(a + c), *reinterpret_cast<const Loose*>(b + c)};
+    else
+      return *reinterpret_cast<const Loose*>(a + c);
   }
   Given from(int64_t c) const { return {a + c, b ? b + c : nullptr}; }
 };

@@ -25,7 +25,7 @@
 #include "mix_operator.h"
 #include "network_operator.h"
 #include "norm_silu.h"
-#include "neighbour_sum.h"
+#include "neighbour_sum_operator.h"
 #include "radial_sum.h"
 
 namespace {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -38,21 +37,6 @@ class Layout(NamedTuple):
         return [(2 * l + 1) * c for l, c in zip(self.degrees, self.channels, strict=True)]
 
 
-@cache
-def _terms(layout: Layout) -> list[int]:
-    """The sums as the compiled operator reads them: see `kernels/neighbour_operators.py`."""
-    width, total = layout.width, sum(layout.channels)
-    found = [0, 0, 0, -1, 0, width]
-    out, state, column = width, width + total, width
-    for l, c in zip(layout.degrees, layout.channels, strict=True):
-        for m in range(2 * l + 1):
-            found += [out + m * c, column, column, l * l + m, l % 2, c]
-            if layout.state:
-                found += [out + m * c, state + m * c, column + total, -1, 0, c]
-        out, state, column = out + (2 * l + 1) * c, state + (2 * l + 1) * c, column + c
-    return found
-
-
 def neighbour_sums(sent: Tensor, weights: Tensor, harmonics: Tensor, graph: Graph, layout: Layout) -> Tensor:
     """Sum over the neighbours of each atom.
 
@@ -68,7 +52,8 @@ def neighbour_sums(sent: Tensor, weights: Tensor, harmonics: Tensor, graph: Grap
     """
     if in_kernels(sent):
         table = graph.table_sender, graph.table_pair, graph.table_sign, graph.pair_first, graph.pair_second
-        return ops.neighbour_sum(sent, weights, harmonics, *table, _terms(layout))
+        parts = [k for part in zip(layout.degrees, layout.channels, strict=True) for k in part]
+        return ops.neighbour_sum(sent, weights, harmonics, *table, [layout.width, int(layout.state), *parts])
     shape, channels = graph.table_sign.shape, list(layout.channels)
     states = layout.sizes if layout.state else []
     at_slots = senders_to_slots(sent, graph).split([layout.width, *channels, *states], 1)

@@ -1,4 +1,4 @@
-"""The blocks of XPaiNN with each atom's own steps as compiled operators: same parameters, same numbers, fewer passes."""
+"""The blocks of XPaiNN with each atom's own steps as compiled operators: the same numbers in fewer passes."""
 
 from __future__ import annotations
 
