@@ -9,8 +9,12 @@ import pytest
 import torch
 from ase.neighborlist import neighbor_list
 
+from forgefield.core.structure import Structure
+from forgefield.export.package_inputs import INPUTS, Asked, pack
 from forgefield.export.prediction import predict
 from forgefield.export.targets.torchscript import METADATA, TorchScriptTarget, bound_to_cpu, directed_edges, quiet
+from forgefield.models.architectures.aimnet2.settings import Aimnet2Settings
+from forgefield.models.potential import build_potential
 
 CUTOFF = 4.0
 KINDS = ["ethanol", "water", "silicon", "triclinic", "slab", "lone"]
@@ -64,6 +68,25 @@ def test_a_float32_file_keeps_its_digits_far_from_the_origin(kind, make_potentia
     atoms.positions += 1000.0
     found = load(tmp_path / "model.pt")(*inputs(atoms))["forces"].numpy()
     assert np.abs(found - expected.forces).max() <= 1e-6 * np.abs(expected.forces).max()
+
+
+def test_a_molecule_in_a_box_keeps_its_dipole(make_atoms, tmp_path):
+    """A box that nothing repeats in is no cell: the file is given zeros, and agrees with the model."""
+    torch.manual_seed(0)
+    settings = Aimnet2Settings(hidden=[[16], [16]], aim_size=8, energy_hidden=[8])
+    elements, references = (1, 6, 8), {"default": dict.fromkeys((1, 6, 8), 0.0)}
+    potential = build_potential(
+        "aimnet2", settings, elements=elements, reference_energies=references, avg_num_neighbors=5.0
+    )
+    atoms = make_atoms("ethanol")
+    boxed = Structure(atoms.numbers, atoms.positions, np.eye(3) * 50.0, np.zeros(3, bool), charge=0.0)
+    TorchScriptTarget().write(potential, tmp_path / "model.pt", boxed)
+    (expected,) = predict(potential, [boxed])
+    found = TorchScriptTarget().read(tmp_path / "model.pt")(boxed)
+    assert np.abs(expected.extra["dipole"]).max() > 1e-3
+    assert np.abs(found.extra["dipole"] - expected.extra["dipole"]).max() < 1e-5
+    (cell,) = pack([boxed], Asked.by(potential.heads, potential.needs))[INPUTS.index("cell")]
+    assert not cell.any()
 
 
 @pytest.mark.parametrize("kind", ["ethanol", "triclinic"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from forgefield.core.structure import Structure
-from forgefield.export.target import directed_edges
+from forgefield.export.target import directed_edges, lattice
 from forgefield.graph.build import head_index
 from forgefield.graph.electrons import check_electrons
 from forgefield.graph.features import join_features
@@ -107,7 +107,7 @@ def pack(structures: Sequence[Structure], asked: Asked, device: str = "cpu") -> 
         "positions": np.concatenate([s.positions for s in structures]),
         "numbers": np.concatenate([s.numbers for s in structures]),
         "structure": np.repeat(np.arange(len(sizes)), sizes),
-        "cell": np.stack([s.cell for s in structures]),
+        "cell": np.stack([lattice(s) for s in structures]),
         "head": np.array([head_index(s, asked.heads) for s in structures]),
         "edge_index": index,
         "shifts": shifts,

@@ -82,3 +82,8 @@ def directed_edges(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.
     shift = pairs.shift @ structure.cell
     sender, receiver = (np.concatenate(p) for p in ((pairs.first, pairs.second), (pairs.second, pairs.first)))
     return np.stack([sender, receiver]).astype(np.int64), np.concatenate([shift, -shift])
+
+
+def lattice(structure: Structure) -> np.ndarray:
+    """Return the cell as exported files expect it, (3, 3), Å: zeros where nothing is periodic, whatever box is stated."""
+    return structure.cell if structure.pbc.any() else np.zeros((3, 3))

@@ -19,7 +19,7 @@ from forgefield.core.settings import Settings
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import Candidate, Prediction
 from forgefield.export.scriptable import ScriptablePotential
-from forgefield.export.target import METADATA, Target, describe, directed_edges
+from forgefield.export.target import METADATA, Target, describe, directed_edges, lattice
 from forgefield.graph.build import build_graph, head_index
 from forgefield.graph.features import join_features
 from forgefield.graph.graph import Graph
@@ -83,7 +83,9 @@ class TorchScriptTarget(Target):
             head = head_index(structure, module.heads)
             electrons = structure.charge or 0.0, float(structure.multiplicity or 1)
             more = (torch.from_numpy(join_features([structure], needs)[0]),) if needs.features else ()
-            tensors = (torch.from_numpy(np.array(a)) for a in (structure.positions, structure.numbers, structure.cell))
+            tensors = (
+                torch.from_numpy(np.array(a)) for a in (structure.positions, structure.numbers, lattice(structure))
+            )
             with torch.no_grad():
                 found = module(*tensors, torch.from_numpy(index), torch.from_numpy(shifts), head, *electrons, *more)
             array = {k: v.double().numpy() for k, v in found.items()}
