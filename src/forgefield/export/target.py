@@ -85,5 +85,5 @@ def directed_edges(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.
 
 
 def lattice(structure: Structure) -> np.ndarray:
-    """Return the cell as exported files expect it, (3, 3), Å: zeros where nothing is periodic, whatever box is stated."""
+    """Return the cell as exported files expect it, (3, 3), Å: zeros where nothing is periodic."""
     return structure.cell if structure.pbc.any() else np.zeros((3, 3))
