@@ -27,7 +27,7 @@ from geometry import CASES, write_case  # noqa: E402
 from forgefield.models.architectures.xpainn.settings import XpainnSettings  # noqa: E402
 
 KINDS, CUTOFF, CHANNELS = ("train", "infer"), 5.0, 64
-MACE = {"hidden_irreps": "64x0e + 64x1o", "r_max": CUTOFF, "max_ell": 3, "correlation": 3, "radial_mlp": [64, 64, 64]}
+MACE = {"r_max": CUTOFF, "max_ell": 3, "correlation": 3, "radial_mlp": [64, 64, 64]}
 SIZES = {"l1": "64x0e + 64x1o", "l2": "64x0e + 64x1o + 64x2e"}
 PASSES = {"train": 6, "infer": 2}  # products: forward, its adjoint, and the backward of both by inputs and weights
 SUMS = {"train": 8, "infer": 3}  # the same of sums over neighbours, with those by harmonics
@@ -62,7 +62,8 @@ def run_case(name: str, dtype: str, options: argparse.Namespace, scratch: Path) 
     environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
     worker = [sys.executable, str(HERE / "workers" / "architectures.py"), str(path), dtype]
     shapes = {size: {"node_dim": CHANNELS, "node_irreps": text, "cutoff": CUTOFF} for size, text in SIZES.items()}
-    models = {"mace": ("mace", MACE)} | {f"xpainn {size}": ("xpainn", shapes[size]) for size in options.sizes}
+    models = {f"mace {size}": ("mace", {**MACE, "hidden_irreps": SIZES[size]}) for size in options.sizes}
+    models |= {f"xpainn {size}": ("xpainn", shapes[size]) for size in options.sizes}
     sides = {
         who: Side([*worker, backend, json.dumps(settings), str(options.threads)], environment)
         for who, (backend, settings) in models.items()
@@ -74,13 +75,13 @@ def run_case(name: str, dtype: str, options: argparse.Namespace, scratch: Path) 
         side.close()
     floors = {}
     for kind in KINDS:
-        mace = result[kind]["mace"]["seconds"]
         for size in options.sizes:
+            mace = result[kind][f"mace {size}"]["seconds"]
             who, settings = f"xpainn {size}", XpainnSettings.model_validate(shapes[size])
             own, least = result[kind][who]["seconds"], floor(settings, about[who], kind, options)
             floors[f"{kind} {size}"] = least
             per_atom = [1e6 * t / about[who]["n_atoms"] for t in (own, mace)]
-            times = f"{1e3 * own:.1f} ms ({per_atom[0]:.0f} µs an atom), mace {1e3 * mace:.1f} ms ({per_atom[1]:.0f})"
+            times = f"{1e3 * own:.1f} ms ({per_atom[0]:.0f} µs an atom), mace {size} {1e3 * mace:.1f} ms ({per_atom[1]:.0f})"
             gap = f"floor {1e3 * least:.1f} ms, {own / least:.1f} times that"
             print(f"{name} {dtype} {kind} {who}: {times}, {gap}, ratio: {mace / own:.2f}", flush=True)
     return {"case": name, "dtype": dtype, "about": about, "floors": floors, "results": result}

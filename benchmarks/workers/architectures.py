@@ -43,7 +43,7 @@ def main() -> None:
     graph = build_graph(structures, potential.needs, dtype=dtype)
     labels = join_labels(structures, dtype)
     losses = build_loss(TrainSettings(energy_weight=ENERGY_WEIGHT, force_weight=FORCE_WEIGHT))
-    optimizer = torch.optim.Adam(potential.parameters(), lr=LEARNING_RATE, amsgrad=True)
+    optimizer = torch.optim.Adam(potential.parameters(), lr=LEARNING_RATE, amsgrad=True, fused=True)
     train, infer, predict = turns(potential, potential, graph, labels, losses, optimizer)
     few = Structure(structures[0].numbers[:4], structures[0].positions[:4])
     tiny = build_graph([few, few], potential.needs, dtype=dtype)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_architecture import BACKENDS, ELEMENTS, SMALL, crystal, molecule, predict
 
+from forgefield.core.errors import ModelError
 from forgefield.graph.build import build_graph
 from forgefield.models.architecture import Fidelity
 from forgefield.models.bundle import load_bundle, save_bundle
@@ -16,11 +17,15 @@ from forgefield.models.widening import Growth, alone, widen
 
 HEADS = ("cc", "dft", "gfn")
 ENERGIES = {h: {1: -13.6 - k, 6: -1029.0, 8: -2041.0, 14: -7000.0} for k, h in enumerate(HEADS)}
-CHOICES = list(itertools.product((True, False), ("none", "added", "elements")))
+CHOICES = [
+    *itertools.product((True, False), ("none", "added", "elements"), (None,)),
+    (True, "none", "gfn"),
+    (False, "added", "gfn"),
+]
 EXACT = 1e-9
 
 
-def make(backend, readouts, embedding):
+def make(backend, readouts, embedding, base):
     potential = build_potential(
         backend,
         ARCHITECTURES.entry(backend).settings.model_validate(SMALL.get(backend, {})),
@@ -30,7 +35,7 @@ def make(backend, readouts, embedding):
         avg_num_neighbors=8.0,
         scale=[1.3, 0.7, 1.0],
         shift=[0.1, -0.2, 0.0],
-        fidelity=Fidelity(readouts=readouts, embedding=embedding),
+        fidelity=Fidelity(readouts=readouts, embedding=embedding, base=base),
         dtype=torch.float64,
         seed=3,
     )
@@ -48,7 +53,7 @@ def backend(request):
     return request.param
 
 
-@pytest.fixture(params=CHOICES, ids=lambda c: f"{'own' if c[0] else 'shared'}-{c[1]}", scope="module")
+@pytest.fixture(params=CHOICES, ids=lambda c: f"{'own' if c[0] else 'shared'}-{c[1]}-{c[2]}", scope="module")
 def choice(request):
     return request.param
 
@@ -87,7 +92,7 @@ def test_mixed_batches_equal_single_structures(potential):
 def test_what_the_levels_share(potential, choice):
     """Forces of one geometry differ between levels exactly where the settings give them something of their own."""
     (molecule_,) = stated([molecule()])
-    readouts, embedding = choice
+    readouts, embedding, _ = choice
     forces = {}
     for head in ("cc", "dft"):
         found = predict(potential, as_level(molecule_, head))
@@ -135,7 +140,7 @@ def test_only_rows_of_the_levels_of_a_batch_are_trained(potential):
             assert float(rows[0].abs().max()) > 0, name
             assert float(rows[1:].abs().max()) == 0, name
             seen += 1
-    assert seen or potential.context.fidelity == Fidelity(readouts=False)
+    assert seen or potential.context.fidelity in (Fidelity(readouts=False), Fidelity(readouts=False, base="gfn"))
 
 
 def test_disk_keeps_it(potential, tmp_path):
@@ -146,3 +151,32 @@ def test_disk_keeps_it(potential, tmp_path):
         before, after = (predict(p, structure) for p in (potential, again))
         assert torch.equal(before.energy, after.energy)
         assert torch.equal(before.forces, after.forces)
+
+
+def test_the_base_is_a_network_of_its_own(backend):
+    """The base level is its network alone; the others are that and more, and only they train the correction."""
+    potential = make(backend, True, "none", "gfn")
+    architecture = potential.architecture
+    (structure,) = stated([molecule()])
+    graph = lambda head: build_graph([as_level(structure, head)], potential.needs, heads=HEADS, dtype=torch.float64)  # noqa: E731
+    for head, corrected in (("gfn", False), ("dft", True)):
+        potential.zero_grad(set_to_none=True)
+        found = potential(graph(head))
+        (found.forces**2).sum().backward()
+        gradients = [p.grad for n, p in architecture.named_parameters() if n.startswith("correction.")]
+        assert any(g is not None and float(g.abs().max()) > 0 for g in gradients) == corrected
+        below = architecture.base(graph(head), *_of(potential, graph(head)))
+        scale = float(potential.scale[HEADS.index(head)])
+        more = found.atom_energies.detach().sum() - scale * float(below.energies.detach().sum())
+        offset = sum(ENERGIES[head][int(z)] + float(potential.shift[HEADS.index(head)]) for z in structure.numbers)
+        assert (abs(float(more) - offset) > 1e-6) == corrected
+
+
+def _of(potential, graph):
+    return graph.pair_vectors(), *potential.count_elements(graph)
+
+
+def test_a_copy_of_the_base_has_no_correction_yet(backend):
+    """It would begin with one that nobody trained: refused."""
+    with pytest.raises(ModelError, match="gfn"):
+        widen(make(backend, True, "none", "gfn"), Growth(heads={"mine": "gfn"}))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from forgefield.core.quantities import Quantity
@@ -75,6 +75,19 @@ class Fidelity(Settings):
         description="What the network knows of the level. none: nothing; added: a learned vector per level is added to "
         "the embedding of every atom; elements: each level has elements of its own (fidelity_offset in AIMNet2mult).",
     )
+    base: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A level, mostly the cheap one with many labels: every other level is this one plus a correction "
+        "by a second network of the same shape. null: one network for all levels.",
+    )
+
+    @model_validator(mode="after")
+    def _told_once(self) -> Fidelity:
+        """With a base, levels are told apart by the correction."""
+        if self.base is not None and self.embedding == "elements":
+            raise ValueError("embedding: elements makes one network for all levels; with base take none or added")
+        return self
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ from forgefield.models.architecture import (
     PhysicsTerm,
 )
 from forgefield.models.baseline.settings import BaselineSettings
+from forgefield.models.corrected import Corrected
 from forgefield.models.dispersion import Dispersion
 from forgefield.models.gradients import Electrostatics, Gradients
 from forgefield.models.targets import Aims, Spread, Targets, check_aims
@@ -322,7 +324,8 @@ def build_potential(
     per_head = lambda v: [float(v)] * len(heads) if isinstance(v, int | float) else list(v)  # noqa: E731
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        architecture = ARCHITECTURES.entry(backend).build(settings, context)
+        build = partial(ARCHITECTURES.entry(backend).build, settings)
+        architecture = Corrected(build, context) if context.fidelity.base else build(context)
     given = physics_scale or {}
     terms: dict[str, PhysicsTerm] = {}
     for name, term_settings in _physics_asked(architecture, physics or {}).items():

@@ -165,6 +165,9 @@ def _check(potential: Potential, growth: Growth) -> None:
             raise ModelError(f"the model has a head {name!r} already", "finetune.head", fix)
         if source not in potential.heads:
             raise ModelError(f"the model has no head {source!r}", "finetune.copy_head", f"use one of: {listing}")
+        if source == potential.context.fidelity.base:
+            what = f"{source!r} is the base: a copy of it would begin with a correction that nobody trained"
+            raise ModelError(what, "finetune.copy_head", "copy a level that has a correction")
 
 
 def _sources(potential: Potential, growth: Growth) -> dict[str, list[list[int]]]:

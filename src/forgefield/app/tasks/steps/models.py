@@ -85,7 +85,9 @@ def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype:
     """Build the potential with random weights that training begins with, from what was measured."""
     given, heads = config.model_json, asked.heads
     backend, settings = _architecture(config)
-    scale = [_scale(statistics, head) for head in heads]
+    base = config.model.fidelity.base
+    _check_base(base, heads)
+    scale = [_scale(statistics, base or head) for head in heads]
     shift = [statistics.by_head[head]["energy_mean_per_atom"] or 0.0 for head in heads]
     energies, neighbours = statistics.reference_energies, statistics.avg_num_neighbors
     elements = [*statistics.elements, *asked.unseen]
@@ -136,6 +138,16 @@ def _check_named_levels(config: RunConfig, heads: list[str]) -> None:
             if unknown:
                 what = f"names {unknown[0]!r}, which no training structure belongs to"
                 raise ConfigError(what, f"model.physics.{name}.{key}", f"levels of the data: {', '.join(heads)}")
+
+
+def _check_base(base: str | None, heads: list[str]) -> None:
+    """Refuse a base that no structure belongs to, and one that nothing is a correction to."""
+    if base is not None and base not in heads:
+        what = f"is {base!r}, which no training structure belongs to"
+        raise ConfigError(what, "model.fidelity.base", f"levels of the data: {', '.join(heads)}")
+    if base is not None and len(heads) < 2:
+        what = f"there is no level but {base!r} that could be a correction to it"
+        raise ConfigError(what, "model.fidelity.base", "remove it, or give data of another level")
 
 
 def cutoff_of(backend: str, settings: Settings, aims: Aims = Aims()) -> float:  # noqa: B008 (never changed)
