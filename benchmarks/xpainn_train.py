@@ -81,7 +81,8 @@ def run_case(name: str, dtype: str, options: argparse.Namespace, scratch: Path) 
             own, least = result[kind][who]["seconds"], floor(settings, about[who], kind, options)
             floors[f"{kind} {size}"] = least
             per_atom = [1e6 * t / about[who]["n_atoms"] for t in (own, mace)]
-            times = f"{1e3 * own:.1f} ms ({per_atom[0]:.0f} µs an atom), mace {size} {1e3 * mace:.1f} ms ({per_atom[1]:.0f})"
+            beside = f"mace {size} {1e3 * mace:.1f} ms ({per_atom[1]:.0f})"
+            times = f"{1e3 * own:.1f} ms ({per_atom[0]:.0f} µs an atom), {beside}"
             gap = f"floor {1e3 * least:.1f} ms, {own / least:.1f} times that"
             print(f"{name} {dtype} {kind} {who}: {times}, {gap}, ratio: {mace / own:.2f}", flush=True)
     return {"case": name, "dtype": dtype, "about": about, "floors": floors, "results": result}
