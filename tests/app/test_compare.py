@@ -292,6 +292,18 @@ def test_charts_stand_at_their_numbers(tmp_path):
     assert tree.tag.endswith("svg")
 
 
+def test_a_run_that_is_tried_again_has_no_curve_yet(tmp_path):
+    """It left a history, and no result that the table could name."""
+    folders = {name: tmp_path / name for name in ("a-seed-0", "b-seed-0")}
+    seen = [{"cpu_seconds": 60.0 * k, "val_forces_rmse": 0.1 / k} for k in (1, 2)]
+    for place in folders.values():
+        place.mkdir()
+        (place / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in seen))
+    rows = [row("a", forces=0.1, micro=10.0)]
+    (curves,) = [one for one in pictures(lines_of(rows), rows, folders) if one.name == "validation"]
+    assert curves.chart.svg().count('class="line ') == 1
+
+
 def test_a_timed_batch_is_limited_by_atoms():
     one = Structure(np.ones(900, dtype=int), np.random.default_rng(0).normal(size=(900, 3)))
     assert len(batch_of([one] * 5)) == 2

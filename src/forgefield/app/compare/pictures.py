@@ -104,14 +104,18 @@ def learning(lines: Sequence[Line], rows: Sequence[Mapping[str, Any]], folders: 
     """Return the lowest validation error so far of each run, along its training."""
     wall = any(row["minutes_of"] == "minutes" for row in rows)
     time_key, label = ("total_seconds", "minutes") if wall else ("cpu_seconds", "CPU minutes")
+    known = {line.candidate for line in lines}  # a run that is tried again has a history before it has a result
     for key, unit in (("val_forces_rmse", "F RMSE, meV/Å"), ("val_energy_rmse_per_atom", "E RMSE / atom, meV")):
         curves = []
         for label_of_run, folder in folders.items():
+            candidate = label_of_run.rpartition("-seed-")[0]
+            if candidate not in known:
+                continue
             history = read_history(RunFolder(folder).history) if RunFolder(folder).history.is_file() else []
             seen = [(row[time_key] / 60, 1e3 * row[key]) for row in history if row.get(key) and row.get(time_key)]
             if seen:
                 x, y = np.array(seen, dtype=np.float64).T
-                curves.append((label_of_run.rpartition("-seed-")[0], x, np.minimum.accumulate(y)))
+                curves.append((candidate, x, np.minimum.accumulate(y)))
         if curves:
             return [_curves(lines, curves, label, unit)]
     return []
