@@ -10,6 +10,7 @@ import torch
 from ase.neighborlist import neighbor_list
 
 from forgefield.core.structure import Structure
+from forgefield.export.artifact import export_artifacts
 from forgefield.export.package_inputs import INPUTS, Asked, pack
 from forgefield.export.prediction import predict
 from forgefield.export.targets.torchscript import METADATA, TorchScriptTarget, bound_to_cpu, directed_edges, quiet
@@ -68,6 +69,14 @@ def test_a_float32_file_keeps_its_digits_far_from_the_origin(kind, make_potentia
     atoms.positions += 1000.0
     found = load(tmp_path / "model.pt")(*inputs(atoms))["forces"].numpy()
     assert np.abs(found - expected.forces).max() <= 1e-6 * np.abs(expected.forces).max()
+
+
+def test_an_artifact_of_a_molecule_in_a_box(make_potential, make_atoms, tmp_path):
+    """Boxes of samples change nothing: eager model and file are compared on the molecule as such."""
+    atoms, potential = make_atoms("ethanol"), make_potential(torch.float32)
+    boxed = Structure(atoms.numbers, atoms.positions, np.eye(3) * 12.0, np.zeros(3, bool))
+    made = export_artifacts(potential, tmp_path / "made", provenance={}, sample=[boxed])
+    assert made.path("torchscript").is_file()
 
 
 def test_a_molecule_in_a_box_keeps_its_dipole(make_atoms, tmp_path):

@@ -286,7 +286,7 @@ def _added_terms_are_the_bundles(config: RunConfig, tree: Node, manifest: dict[s
     ours = config.model.model_dump(mode="json")
     defaults = {"physics": {}, "fidelity": Fidelity().model_dump(mode="json"), "baseline": None}
     for key, default in defaults.items():
-        theirs = {**default, **manifest[key]} if key == "fidelity" and key in manifest else manifest.get(key, default)
+        theirs = manifest.get(key, default)
         if key in config.model.model_fields_set and ours[key] != theirs:
             text = f"not as in {config.start}, which decides ({yaml_text(theirs)}). Remove it"
             yield problem(tree, ("model", key), text)

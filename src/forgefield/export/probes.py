@@ -12,9 +12,13 @@ from forgefield.core.structure import Structure
 
 
 def bare(structure: Structure, heads: Sequence[str]) -> Structure:
-    """Return the structure without labels but the charges of its atoms, on a head the model has."""
+    """Return the structure with no label but the charges of its atoms, on a head of the model; a molecule without box.
+
+    A box in which nothing repeats is no cell: exported files are given none, and stress is of cells.
+    """
     head = structure.level if structure.level in heads else heads[0]
-    return dataclasses.replace(structure, labels=inputs_among(structure.labels), base={}, head=head)
+    cell = structure.cell if structure.pbc.any() else np.zeros((3, 3))
+    return dataclasses.replace(structure, labels=inputs_among(structure.labels), base={}, head=head, cell=cell)
 
 
 def inputs_among(labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

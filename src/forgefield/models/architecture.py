@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from forgefield.core.quantities import Quantity
@@ -81,6 +81,11 @@ class Fidelity(Settings):
         description="A level, mostly the cheap one with many labels: every other level is this one plus a correction "
         "by a second network of the same shape. null: one network for all levels.",
     )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a base that is not there: manifests and checkpoints stay what they were without that key."""
+        return {name: value for name, value in plain(self).items() if name != "base" or value is not None}
 
     @model_validator(mode="after")
     def _told_once(self) -> Fidelity:
