@@ -165,3 +165,42 @@ def test_names_of_levels_that_are_alike_are_refused(settings, two_levels, tmp_pa
     config = settings(tmp_path / "run", data__train=files, data__test=[], **QUICK)
     with pytest.raises(ForgeError, match=rf"'{max(names)}'|'{min(names)}'.*two levels"):
         forgefield.run(config, quiet=True)
+
+
+def test_a_level_as_a_correction_to_another(settings, two_levels, tmp_path):
+    """Trained, resumed and handed out level by level; the base alone is a network without the correction."""
+    given = {
+        "data__train": sources(two_levels), "data__test": [], "export__fidelity": "each",
+        "data__accept": ["duplicates", "leaked_duplicates", "leaked_near_duplicates", "near_duplicates"],
+        "model__fidelity": {"base": "low"},
+    }  # fmt: skip
+    root = tmp_path / "corrected"
+    forgefield.run(settings(root, **given, **QUICK), quiet=True)
+    forgefield.run(settings(root, **given, task="resume", train__epochs=2), quiet=True)
+    atoms = read(two_levels / "high.xyz", 10)
+    apart = {}
+    for name in ("high", "low"):
+        folder = root / "artifacts" / name
+        assert (folder / "model.torchscript.pt").is_file()
+        forces = []
+        whole = ForgeField.load(root / "checkpoints" / "best", device="cpu", head=name)
+        for calculator in (ForgeField.load(folder, device="cpu"), whole):
+            atoms.calc = calculator
+            forces.append(atoms.get_forces())
+        assert np.abs(forces[0] - forces[1]).max() < 1e-5
+        apart[name] = forces[0]
+    assert np.abs(apart["high"] - apart["low"]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "levels", "message"),
+    [
+        ({"base": "lower"}, 2, "no training structure belongs to"),
+        ({"base": "high"}, 1, "no level but 'high'"),
+        ({"base": "low", "embedding": "elements"}, 2, "one network for all levels"),
+    ],
+)
+def test_a_base_that_is_none_is_refused(settings, two_levels, tmp_path, fidelity, levels, message):
+    given = {"data__train": sources(two_levels)[:levels], "data__test": [], "model__fidelity": fidelity}
+    with pytest.raises(ForgeError, match=message):
+        forgefield.run(settings(tmp_path / "run", **given, **QUICK), quiet=True)
