@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,6 @@ import torch
 from forgefield.core.errors import ForgeError
 
 SOURCES = Path(__file__).parent / "cpp"
-MAIN = "operators.cpp"
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 VECTOR_FLAGS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma", "-mprefer-vector-width=512"),
@@ -140,13 +140,15 @@ def _compile(cxx: str, library: Path) -> None:
     from torch.utils.cpp_extension import include_paths, library_paths  # slow to import: only to compile
 
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        module, linked = f"{folder}/operators.o", f"{folder}/operators.so"
-        included = [f"-I{path}" for path in include_paths()]
-        _call([cxx, *_flags(), *included, "-c", str(SOURCES / MAIN), "-o", module])
+        units, linked = sorted(SOURCES.glob("*.cpp")), f"{folder}/operators.so"
+        modules = [f"{folder}/{unit.stem}.o" for unit in units]
+        flags = [*_flags(), *(f"-I{path}" for path in include_paths())]
+        commands = [[cxx, *flags, "-c", str(u), "-o", m] for u, m in zip(units, modules, strict=True)]
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            list(pool.map(_call, commands))
         # Without -fopenmp: its symbols come from the runtime PyTorch has loaded; a second one would fight for cores.
-        _call(
-            [cxx, "-shared", module, "-o", linked, *(f"-L{path}" for path in library_paths()), "-lc10", "-ltorch_cpu"]
-        )
+        found = [f"-L{path}" for path in library_paths()]
+        _call([cxx, "-shared", *modules, "-o", linked, *found, "-lc10", "-ltorch_cpu"])
         os.replace(linked, library)
 
 
