@@ -154,7 +154,7 @@ def test_disk_keeps_it(potential, tmp_path):
 
 
 def test_the_base_is_a_network_of_its_own(backend):
-    """The base level is its network alone; the others are that and more, and only they train the correction."""
+    """The base level is its network alone; the others are that and more, and train nothing but the correction."""
     potential = make(backend, True, "none", "gfn")
     architecture = potential.architecture
     (structure,) = stated([molecule()])
@@ -165,6 +165,8 @@ def test_the_base_is_a_network_of_its_own(backend):
         (found.forces**2).sum().backward()
         gradients = [p.grad for n, p in architecture.named_parameters() if n.startswith("correction.")]
         assert any(g is not None and float(g.abs().max()) > 0 for g in gradients) == corrected
+        beneath = [p.grad for n, p in architecture.named_parameters() if n.startswith("base.")]
+        assert any(g is not None and float(g.abs().max()) > 0 for g in beneath) != corrected
         below = architecture.base(graph(head), *_of(potential, graph(head)))
         scale = float(potential.scale[HEADS.index(head)])
         more = found.atom_energies.detach().sum() - scale * float(below.energies.detach().sum())

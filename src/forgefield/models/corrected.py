@@ -19,8 +19,9 @@ Build = Callable[[ArchitectureContext], Architecture]
 class Corrected(Architecture):
     """e = base(structure), plus correction(structure, level) for every level but `fidelity.base`.
 
-    The base network does not know of levels and learns from all labels; what it predicts beside energies stands for all
-    levels. The correction is computed where a structure of the batch has one.
+    The base network does not know of levels. Its energies learn from labels of the base alone, so that no correction
+    bends them; what it predicts besides stands for all levels. The correction is computed where a structure of the batch
+    has one.
 
     Args:
         build: makes a network for a context.
@@ -64,8 +65,8 @@ class Corrected(Architecture):
         of_atom = of_structure.index_select(0, graph.structure)
         of_pair = of_atom.index_select(0, graph.pair_first).unsqueeze(1)
         return found._replace(
-            energies=found.energies + of_atom * more.energies,
-            vector_gradients=found.vector_gradients + of_pair * more.vector_gradients,
+            energies=_sum(found.energies, more.energies, of_atom),
+            vector_gradients=_sum(found.vector_gradients, more.vector_gradients, of_pair),
             positions=_sum(found.positions, more.positions, of_atom.unsqueeze(1)),
             strain=_sum(found.strain, more.strain, of_structure.reshape(-1, 1, 1)),
         )
@@ -97,7 +98,10 @@ class Corrected(Architecture):
 
 
 def _sum(base: Tensor | None, more: Tensor | None, share: Tensor) -> Tensor | None:
-    """Return base + share x more; None is zero."""
+    """Return base + share x more, without gradients into the base where the share is 1; None is zero."""
+    if base is not None:
+        fixed = base.detach()
+        base = fixed + (1.0 - share) * (base - fixed)
     if base is None or more is None:
         return base if more is None else share * more
     return base + share * more
