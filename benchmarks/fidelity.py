@@ -41,8 +41,7 @@ UPDATES = 6300
 class Way:
     """What a run learns from: how many good labels, whether cheap ones, and how the levels are told apart.
 
-    With `base` the good level is a correction to the cheap one, and batches are twice as large: each level is drawn as
-    often as if it were alone.
+    With `base` the good level is a correction to the cheap one by a network of its own.
     """
 
     name: str
@@ -151,15 +150,15 @@ def settings(
     }  # fmt: skip
     model = dict(MODELS[backend])
     if len(levels) == 2:
-        block["sampling"] = {"good": 1.0, "cheap": 1.0 if way.base else asked.share}
+        block["sampling"] = {"good": 1.0, "cheap": asked.share}
         model["fidelity"] = {"readouts": way.readouts, "embedding": way.embedding}
     if way.base:
-        block["draws_per_epoch"], model["fidelity"] = 2 * DRAWS, {"base": "cheap"}
+        model["fidelity"] = {"base": "cheap"}
     return {
         "name": way.name, "task": "train", "backend": backend, "run_dir": str(run_dir),
         "device": "cpu", "dtype": "float32", "data": block, "model": model,
-        "train": {"epochs": asked.updates * BATCH // DRAWS, "batch_size": (1 + way.base) * BATCH,
-                  "seed": seed, "lr": RATES[backend],
+        "train": {"epochs": asked.updates * BATCH // DRAWS, "batch_size": BATCH, "seed": seed,
+                  "lr": RATES[backend],
                   "scheduler": "cosine", "scheduler_step_unit": "update", "validate_every": "5 epochs",
                   "energy_weight": 1.0, "force_weight": 100.0},
     }  # fmt: skip

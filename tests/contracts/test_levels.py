@@ -154,7 +154,7 @@ def test_disk_keeps_it(potential, tmp_path):
 
 
 def test_the_base_is_a_network_of_its_own(backend):
-    """The base level is its network alone; the others are that and more, and train nothing but the correction."""
+    """The base level is its network alone; the others are that and more, and train both networks."""
     potential = make(backend, True, "none", "gfn")
     architecture = potential.architecture
     (structure,) = stated([molecule()])
@@ -166,7 +166,7 @@ def test_the_base_is_a_network_of_its_own(backend):
         gradients = [p.grad for n, p in architecture.named_parameters() if n.startswith("correction.")]
         assert any(g is not None and float(g.abs().max()) > 0 for g in gradients) == corrected
         beneath = [p.grad for n, p in architecture.named_parameters() if n.startswith("base.")]
-        assert any(g is not None and float(g.abs().max()) > 0 for g in beneath) != corrected
+        assert any(g is not None and float(g.abs().max()) > 0 for g in beneath)
         below = architecture.base(graph(head), *_of(potential, graph(head)))
         scale = float(potential.scale[HEADS.index(head)])
         more = found.atom_energies.detach().sum() - scale * float(below.energies.detach().sum())

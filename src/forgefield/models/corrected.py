@@ -19,9 +19,8 @@ Build = Callable[[ArchitectureContext], Architecture]
 class Corrected(Architecture):
     """e = base(structure), plus correction(structure, level) for every level but `fidelity.base`.
 
-    The base network does not know of levels. Its energies learn from labels of the base alone, so that no correction
-    bends them; what it predicts besides stands for all levels. The correction is computed where a structure of the batch
-    has one.
+    The base network does not know of levels and learns from all labels; what it predicts beside energies stands for all
+    levels. The correction is computed where a structure of the batch has one.
 
     Args:
         build: makes a network for a context.
@@ -98,10 +97,7 @@ class Corrected(Architecture):
 
 
 def _sum(base: Tensor | None, more: Tensor | None, share: Tensor) -> Tensor | None:
-    """Return base + share x more, without gradients into the base where the share is 1; None is zero."""
-    if base is not None:
-        fixed = base.detach()
-        base = fixed + (1.0 - share) * (base - fixed)
+    """Return base + share x more; None is zero."""
     if base is None or more is None:
         return base if more is None else share * more
     return base + share * more
