@@ -9,6 +9,7 @@ import numpy as np
 
 from forgefield.core.elements import covalent_radii
 from forgefield.core.structure import Structure
+from forgefield.export.target import lattice
 
 
 def bare(structure: Structure, heads: Sequence[str]) -> Structure:
@@ -17,8 +18,8 @@ def bare(structure: Structure, heads: Sequence[str]) -> Structure:
     A box in which nothing repeats is no cell: exported files are given none, and stress is of cells.
     """
     head = structure.level if structure.level in heads else heads[0]
-    cell = structure.cell if structure.pbc.any() else np.zeros((3, 3))
-    return dataclasses.replace(structure, labels=inputs_among(structure.labels), base={}, head=head, cell=cell)
+    known = {"labels": inputs_among(structure.labels), "base": {}, "head": head, "cell": lattice(structure)}
+    return dataclasses.replace(structure, **known)
 
 
 def inputs_among(labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -97,7 +97,7 @@ def build(quiet: bool = False) -> Path:
         if not library.is_file():
             if not quiet:
                 print(
-                    f"building the C++ kernels for {instruction_set()} (once, about a minute)",
+                    f"building the C++ kernels for {instruction_set()} (once, one or two minutes)",
                     file=sys.stderr,
                     flush=True,
                 )

@@ -35,7 +35,7 @@ class Corrected(Architecture):
         plain = Fidelity(readouts=False)
         self.base = build(dataclasses.replace(context, fidelity=plain))
         own = context.fidelity.model_copy(update={"base": None})
-        self.correction = build(dataclasses.replace(context, targets=(), energy=True, fidelity=own))
+        self.correction = build(dataclasses.replace(context, targets=(), fidelity=own))
         self.has_kernels, self.uses_features = self.base.has_kernels, self.base.uses_features  # type: ignore[misc]
         self.describes_elements = self.base.describes_elements  # type: ignore[misc]
         share = [float(name != context.fidelity.base) for name in context.heads]

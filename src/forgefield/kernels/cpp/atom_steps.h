@@ -62,25 +62,16 @@ struct Norm {
     const T share = T(1) / T(s.width);
     const One mean = summed<T, D>(s.width, [&]<int B>(int64_t c, Bytes<B>) { return h.template at<B>(c); }) * share;
     const One variance = summed<T, D>(s.width, [&]<int B>(int64_t c, Bytes<B>) {
-                           const auto x = h.template at<B>(c) - wide<B>(mean);
+                           const auto x = h.template at<B>(c) - wide<T, B, D>(mean);
                            return x * x;
                          }) * share;
     return {mean, constant<T, D>(1) / root<T, sizeof(T)>(variance + constant<T, D>(T(LAYER)))};
-  }
-  // The same number in all lanes.
-  template <int B>
-  static Number<T, B, D> wide(const One& x) {
-    using V = typename Vector<T, B>::type;
-    if constexpr (D)
-      return {V{} + x.a, V{} + x.b};
-    else
-      return V{} + x;
   }
   // Feature c of degree k without the scalars' mean.
   template <int B>
   static Number<T, B, D> centred(const Shape& s, size_t k, const Given<T, D>& x, int64_t c, const One& mean) {
     const auto found = x.template at<B>(c);
-    return !k && s.scalars() ? found - wide<B>(mean) : found;
+    return !k && s.scalars() ? found - wide<T, B, D>(mean) : found;
   }
   static Scalars features(const Shape& s, const Given<T, D>& h, T softness) {
     One mean = constant<T, D>(0), squares = constant<T, D>(0);
@@ -106,7 +97,7 @@ struct Norm {
     const auto& h = rows[0];
     const auto [mean, factor] = scalars(s, h);
     columns<T>(s.width, [&]<int B>(int64_t c, Bytes<B>) {
-      const auto x = (h.template at<B>(c) - wide<B>(mean)) * factor;
+      const auto x = (h.template at<B>(c) - wide<T, B, D>(mean)) * factor;
       out[0].template put<B>(c, x * p[0].template at<B>(c) + p[1].template at<B>(c));
     });
     if (s.parts.empty()) return;
@@ -127,7 +118,7 @@ struct Norm {
   static void adjoint(const Shape& s, T softness, const In& g, const In& rows, const In& p, const Out& g_rows, const Out& g_p) {
     const auto& h = rows[0];
     const auto [mean, factor] = scalars(s, h);
-    const auto normed = [&]<int B>(int64_t c, Bytes<B>) { return (h.template at<B>(c) - wide<B>(mean)) * factor; };
+    const auto normed = [&]<int B>(int64_t c, Bytes<B>) { return (h.template at<B>(c) - wide<T, B, D>(mean)) * factor; };
     const auto back = [&]<int B>(int64_t c, Bytes<B>) { return g[0].template at<B>(c) * p[0].template at<B>(c); };
     const T share = T(1) / T(s.width);
     const One plain = summed<T, D>(s.width, back) * share;
@@ -135,7 +126,7 @@ struct Norm {
     columns<T>(s.width, [&]<int B>(int64_t c, Bytes<B> b) {
       const auto x = normed(c, b), from = g[0].template at<B>(c);
       g_p[0].template add<B>(c, from * x), g_p[1].template add<B>(c, from);
-      g_rows[0].template put<B>(c, (back(c, b) - wide<B>(plain) - x * along) * factor);
+      g_rows[0].template put<B>(c, (back(c, b) - wide<T, B, D>(plain) - x * along) * factor);
     });
     if (!s.parts.empty()) features_adjoint(s, softness, g, h, p, g_rows[0], g_p);
   }
@@ -167,7 +158,7 @@ struct Norm {
           const auto from = g[1 + k].template at<B>(r * n + c);
           auto x = back(r, c, at, b);
           g_p[2].template add<B>(channel + c, from * centred<B>(s, k, h.from(at), c, mean) * factor);
-          if (!k && s.scalars()) g_p[3].template add<B>(c, from), x = x - wide<B>(plain);
+          if (!k && s.scalars()) g_p[3].template add<B>(c, from), x = x - wide<T, B, D>(plain);
           g_h.template put<B>(at + c, x);
         });
       channel += n;

@@ -13,6 +13,7 @@ namespace steps {
 using at::IntArrayRef;
 using at::Tensor;
 using at::TensorList;
+using parts::packed;
 using parts::Parts;
 using parts::read;
 using parts::write;
@@ -34,11 +35,6 @@ void with_step(Name step, F&& f) {
   TORCH_CHECK(false, "atom_step: no such step");
 }
 
-inline Parts packed(TensorList given) {
-  Parts found;
-  for (const auto& x : given) found.push_back(x.contiguous());
-  return found;
-}
 
 // What a step is given, contiguous and checked.
 struct Call {
@@ -225,7 +221,6 @@ Parts atom_step_adjoint(TensorList g, TensorList rows, TensorList parameters, Na
 Parts atom_step_second(TensorList g, TensorList rows, TensorList parameters, TensorList v, TensorList v_parameters, Name step,
                        IntArrayRef layout, double softness);
 
-inline variable_list part(const variable_list& all, size_t begin, size_t end) { return {all.begin() + begin, all.begin() + end}; }
 
 struct Step : Function<Step> {
   static variable_list forward(AutogradContext* ctx, TensorList rows, TensorList parameters, std::string step, std::vector<int64_t> layout,

@@ -25,27 +25,18 @@ struct Products {
   static Extents out(const Shape& s) { return {{1, s.width + s.count()}, {1, s.count()}}; }
   static std::vector<int64_t> parameters(const Shape& s) { return mixed_bias(s); }
 
-  template <int B>
-  static Number<T, B, D> everywhere(T x) {
-    using V = typename Vector<T, B>::type;
-    if constexpr (D)
-      return {V{} + x, V{}};
-    else
-      return V{} + x;
-  }
-
   static void value(const Shape& s, T softness, const In& rows, const In& p, const Out& out) {
     columns<T>(s.width, [&]<int B>(int64_t c, Bytes<B>) { out[0].template put<B>(c, rows[0].template at<B>(c)); });
     int64_t channel = 0;
     for (size_t k = 0; k < s.parts.size(); ++k) {
       const auto [m, n] = s.parts[k];
       columns<T>(n, [&]<int B>(int64_t c, Bytes<B>) {
-        Number<T, B, D> dots{}, squares = everywhere<B>(softness * softness);
+        Number<T, B, D> dots{}, squares = wide<T, B, D>(constant<T, D>(softness * softness));
         for (int64_t r = 0; r < m; ++r) {
           const auto u = mixed_at<T, D, B>(s, k, r, c, false, rows, 1, p), v = mixed_at<T, D, B>(s, k, r, c, true, rows, 1, p);
           dots = dots + u * v, squares = squares + v * v;
         }
-        out[0].template put<B>(s.width + channel + c, root<T, B>(squares) - everywhere<B>(softness));
+        out[0].template put<B>(s.width + channel + c, root<T, B>(squares) - wide<T, B, D>(constant<T, D>(softness)));
         out[1].template put<B>(channel + c, dots);
       });
       channel += n;
@@ -58,7 +49,7 @@ struct Products {
     for (size_t k = 0; k < s.parts.size(); ++k) {
       const auto [m, n] = s.parts[k];
       columns<T>(n, [&]<int B>(int64_t c, Bytes<B>) {
-        auto squares = everywhere<B>(softness * softness);
+        auto squares = wide<T, B, D>(constant<T, D>(softness * softness));
         for (int64_t r = 0; r < m; ++r) {
           const auto v = mixed_at<T, D, B>(s, k, r, c, true, rows, 1, p);
           squares = squares + v * v;

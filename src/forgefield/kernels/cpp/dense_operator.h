@@ -13,17 +13,13 @@ using at::Tensor;
 using at::TensorList;
 using gradients::Maybe;
 
+using parts::packed;
 using parts::Parts;
 using parts::read;
 using parts::write;
 using Whole = std::tuple<Tensor, Tensor, Parts, Parts>;
 using Bent = std::tuple<Tensor, Parts, Parts>;
 
-inline Parts packed(TensorList given) {
-  Parts found;
-  for (const auto& x : given) found.push_back(x.contiguous());
-  return found;
-}
 // A network's matrices and z, contiguous and of one type.
 struct Net {
   Parts weights, z;
@@ -198,7 +194,6 @@ Whole dense_backward(const Maybe& g, TensorList g_z, const Tensor& x, const Tens
                      bool activated, bool silu, bool need_x);
 Bent dense_second(const Tensor& v, const Tensor& g, TensorList z, TensorList t, TensorList weights, bool activated, bool silu, int64_t first);
 
-inline variable_list part(const variable_list& all, size_t begin, size_t end) { return {all.begin() + begin, all.begin() + end}; }
 
 struct Dense : Function<Dense> {
   static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& table, const Tensor& row, TensorList weights,

@@ -74,6 +74,16 @@ inline Number<T, sizeof(T), D> constant(T x) {
     return x;
 }
 
+// The same number in all lanes.
+template <class T, int B, bool D>
+inline Number<T, B, D> wide(const Number<T, sizeof(T), D>& x) {
+  using V = typename Vector<T, B>::type;
+  if constexpr (D)
+    return {V{} + x.a, V{} + x.b};
+  else
+    return V{} + x;
+}
+
 // A row that is read; without directions they are zero.
 template <class T, bool D>
 struct Given {

@@ -70,6 +70,7 @@ variable_list joined(More&&... parts) {
 }
 
 inline variable_list none(size_t n) { return variable_list(n); }
+inline variable_list part(const variable_list& all, size_t begin, size_t end) { return {all.begin() + begin, all.begin() + end}; }
 
 // ---- edge product --------------------------------------------------------------------------------------------
 

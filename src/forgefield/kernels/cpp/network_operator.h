@@ -151,7 +151,6 @@ Parts network_adjoint(const Tensor& g, TensorList hidden, TensorList weights, do
 Sum network_backward(const Maybe& g, TensorList g_z, const Tensor& x, TensorList hidden, TensorList weights, double gain, bool need_x);
 Bent network_second(const Tensor& v, const Tensor& g, TensorList hidden, TensorList t, TensorList weights, double gain);
 
-inline variable_list part(const variable_list& all, size_t begin, size_t end) { return {all.begin() + begin, all.begin() + end}; }
 
 struct Network : Function<Network> {
   static variable_list forward(AutogradContext* ctx, const Tensor& x, TensorList weights, double gain) {

@@ -7,6 +7,13 @@
 namespace parts {
 using Parts = std::vector<at::Tensor>;
 
+// The same, contiguous.
+inline Parts packed(at::TensorList given) {
+  Parts found;
+  for (const auto& x : given) found.push_back(x.contiguous());
+  return found;
+}
+
 template <class T>
 std::vector<const T*> read(const Parts& parts) {
   std::vector<const T*> found;
