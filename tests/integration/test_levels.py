@@ -7,6 +7,8 @@ import pytest
 from ase.io import read
 
 import forgefield
+from forgefield.app.checkup import Checkup
+from forgefield.app.run import config_of
 from forgefield.core.errors import ForgeError
 from forgefield.export.calculator import ForgeField
 
@@ -204,3 +206,9 @@ def test_a_base_that_is_none_is_refused(settings, two_levels, tmp_path, fidelity
     given = {"data__train": sources(two_levels)[:levels], "data__test": [], "model__fidelity": fidelity}
     with pytest.raises(ForgeError, match=message):
         forgefield.run(settings(tmp_path / "run", **given, **QUICK), quiet=True)
+
+
+def test_check_says_so_too(settings, two_levels, tmp_path):
+    given = {"data__train": sources(two_levels), "data__test": [], "model__fidelity": {"base": "lower"}}
+    found = Checkup(config_of(settings(tmp_path / "run", **given, **QUICK))).examine()
+    assert any("no training structure belongs to" in row.text for row in found if row.state == "error")

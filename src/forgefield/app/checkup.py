@@ -18,7 +18,7 @@ from forgefield.app.run_rules import PREDICTING, TRAINING
 from forgefield.app.tasks.steps.aims import aims_of, judges_unseen, unseen_elements, with_spreads
 from forgefield.app.tasks.steps.datasets import check_heads, check_some_label, heads_of, open_asked, trained_quantities
 from forgefield.app.tasks.steps.examining import look_at_training_data
-from forgefield.app.tasks.steps.models import ToMeasure, cutoff_of, find_bundle, load_start
+from forgefield.app.tasks.steps.models import ToMeasure, check_base, cutoff_of, find_bundle, load_start
 from forgefield.app.tuning_check import look_at_start
 from forgefield.core.elements import symbol
 from forgefield.core.errors import ForgeError
@@ -82,6 +82,7 @@ class Checkup(Findings):
         config, given = self.config, self.config.model_json
         assert config.backend is not None
         assert config.model.settings is not None
+        check_base(config.model.fidelity.base, heads, aims.energy)
         elements = list(given.elements) if given is not None else statistics.elements
         potential = build_potential(
             config.backend,

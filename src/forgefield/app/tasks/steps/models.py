@@ -86,7 +86,7 @@ def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype:
     given, heads = config.model_json, asked.heads
     backend, settings = _architecture(config)
     base = config.model.fidelity.base
-    _check_base(base, heads, asked.aims.energy)
+    check_base(base, heads, asked.aims.energy)
     scale = [_scale(statistics, base or head) for head in heads]
     shift = [statistics.by_head[head]["energy_mean_per_atom"] or 0.0 for head in heads]
     energies, neighbours = statistics.reference_energies, statistics.avg_num_neighbors
@@ -140,7 +140,7 @@ def _check_named_levels(config: RunConfig, heads: list[str]) -> None:
                 raise ConfigError(what, f"model.physics.{name}.{key}", f"levels of the data: {', '.join(heads)}")
 
 
-def _check_base(base: str | None, heads: list[str], energy: bool) -> None:
+def check_base(base: str | None, heads: list[str], energy: bool) -> None:
     """Refuse a base that no structure belongs to, and one that nothing is a correction to."""
     if base is not None and not energy:
         what = "is a level whose energies are corrected, but this model has no energies"
