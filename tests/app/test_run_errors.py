@@ -28,7 +28,7 @@ def message(folder, text, **options):
         ("  lr: {a: 1}", "train.lr: got a block of keys, expected a number"),
         ("  batch_size: 2.5", "train.batch_size: got 2.5, expected a whole number >= 1"),
         ("  optimizer: adamm", "did you mean 'adam'? There are: adam, adamw, lbfgs"),
-        ("  freeze: heads", "train.freeze: got the text 'heads', expected head_only, or null"),
+        ("  freeze: heads", "train.freeze: got the text 'heads', expected one of head_only, base, or null"),
         ("  betas: [0.9]", "train.betas: got the list [0.9], expected a list of a number and a number"),
         ("  transform: {mod: x}", "run.yaml:15:15: train.transform.mod: unknown key. Did you mean 'mode'?"),
         ("  use_core: true", "train.use_core: there is only one trainer here"),

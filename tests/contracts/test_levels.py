@@ -12,8 +12,10 @@ from forgefield.core.errors import ModelError
 from forgefield.graph.build import build_graph
 from forgefield.models.architecture import Fidelity
 from forgefield.models.bundle import load_bundle, save_bundle
+from forgefield.models.correcting import as_correction, inventory_of_correction
 from forgefield.models.potential import ARCHITECTURES, build_potential
 from forgefield.models.widening import Growth, alone, widen
+from forgefield.train.groups import freeze
 
 HEADS = ("cc", "dft", "gfn")
 ENERGIES = {h: {1: -13.6 - k, 6: -1029.0, 8: -2041.0, 14: -7000.0} for k, h in enumerate(HEADS)}
@@ -182,3 +184,80 @@ def test_a_copy_of_the_base_has_no_correction_yet(backend):
     """It would begin with one that nobody trained: refused."""
     with pytest.raises(ModelError, match="gfn"):
         widen(make(backend, True, "none", "gfn"), Growth(heads={"mine": "gfn"}))
+
+
+def corrected(backend, scale=0.2):
+    """A model of one level, and the same as the base of a correction."""
+    plain = build_potential(
+        backend,
+        ARCHITECTURES.entry(backend).settings.model_validate(SMALL.get(backend, {})),
+        elements=ELEMENTS,
+        heads=("gfn",),
+        reference_energies=ENERGIES,
+        avg_num_neighbors=8.0,
+        scale=1.3,
+        shift=0.1,
+        dtype=torch.float64,
+        seed=3,
+    )
+    return plain, as_correction(widen(plain, Growth(heads={"dft": "gfn"})), "gfn", scale, seed=5)
+
+
+def test_a_finished_model_stays_below_its_correction(backend, tmp_path):
+    """Its level predicts what it did; the new one something else, in proportion to its unit; disk keeps both."""
+    plain, potential = corrected(backend)
+    twice = corrected(backend, scale=0.4)[1]
+    save_bundle(potential, tmp_path, provenance={})
+    again = load_bundle(tmp_path)
+    for structure in stated([molecule(), crystal()]):
+        wanted, base = predict(plain, as_level(structure, "gfn")), predict(potential, as_level(structure, "gfn"))
+        assert abs(float(wanted.energy - base.energy)) < EXACT
+        assert float((wanted.forces - base.forces).abs().max()) < EXACT
+        one, two = (predict(p, as_level(structure, "dft")) for p in (potential, twice))
+        assert float((one.forces - base.forces).abs().max()) > 1e-6
+        assert float((two.forces - base.forces - 2 * (one.forces - base.forces)).abs().max()) < EXACT
+        assert torch.equal(predict(again, as_level(structure, "dft")).forces, one.forces)
+
+
+def test_a_frozen_base_is_not_trained(backend):
+    potential = corrected(backend)[1]
+    frozen = freeze(potential, "base")
+    assert frozen == [name for name, _ in potential.named_parameters() if name.startswith("architecture.base.")]
+    (structure,) = stated([molecule(head="dft")])
+    outputs = potential(build_graph([structure], potential.needs, heads=potential.heads, dtype=torch.float64))
+    ((outputs.forces**2).sum() + outputs.energy.sum()).backward()
+    trained = [p for _, p in potential.named_parameters() if p.grad is not None and float(p.grad.abs().max()) > 0]
+    assert trained
+    assert all(p.grad is None for name, p in potential.named_parameters() if name in frozen)
+
+
+def test_where_the_numbers_of_a_correction_come_from(backend):
+    plain, potential = corrected(backend)
+    rows = inventory_of_correction(plain, potential, Growth(heads={"dft": "gfn"}))
+    named = dict(potential.architecture.named_parameters())
+    assert sorted(row.name for row in rows) == sorted([*named, "self_energies", "scale", "shift"])
+    own = dict(plain.architecture.named_parameters())
+    readouts = set(potential.architecture.head_parameters())
+    for row in rows:
+        if row.name in named:
+            base = own.get(row.name.split(".", 1)[1])
+            copied = base is not None and torch.equal(base, named[row.name])
+            assert row.loaded + row.new == named[row.name].numel()
+            assert not (row.name in readouts and row.name.startswith("correction.") and row.loaded)
+            assert copied or row.loaded == 0, row.name
+    assert any(row.loaded for row in rows if row.name.startswith("correction."))
+
+
+@pytest.mark.parametrize("fidelity", [Fidelity(base="gfn"), Fidelity(), Fidelity(embedding="added")])
+def test_only_a_network_of_one_level_is_a_base(backend, fidelity):
+    potential = build_potential(
+        backend,
+        ARCHITECTURES.entry(backend).settings.model_validate(SMALL.get(backend, {})),
+        elements=ELEMENTS,
+        heads=HEADS,
+        reference_energies=ENERGIES,
+        avg_num_neighbors=8.0,
+        fidelity=fidelity,
+    )
+    with pytest.raises(ModelError, match=r"finetune\.correction"):
+        as_correction(potential, "gfn", 1.0, seed=0)

@@ -212,3 +212,65 @@ def test_settings_that_contradict_are_named(changes, words):
         config_of({**RUN, **changes})
     assert words in str(caught.value)
     assert "finetune." in str(caught.value)
+
+
+CORRECTION = {"head": "good", "correction": True}
+
+
+def test_a_level_as_a_correction_leaves_the_old_one_as_it_was(tune, settings, shared_run, data, capsys):
+    """To the bit; a run in parts equals one in one go; the new level is better than the old one where it is trained."""
+    path, block = str(data / "train.xyz"), {**CORRECTION, "reference_energies": "estimate"}
+    given = {"data__train": path, "export__standard_artifacts": True}
+    root = tune("whole", quiet=False, finetune=block, train__epochs=3, **given)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "head good is head default plus a correction by a second network" in said
+    assert "the shared network has changed" not in said
+    parts = tune("parts", finetune=block, train__epochs=2, **given)
+    more = settings(parts, task="resume", data__test=[], train__epochs=3, train__lr=1e-3, **given)
+    forgefield.run({**more, "finetune": block}, quiet=True)
+    weights = [load_file(r / "checkpoints" / "best" / "weights.safetensors") for r in (root, parts)]
+    assert all((weights[1][name] == array).all() for name, array in weights[0].items())
+    old = load_file(shared_run[0] / "artifacts" / "weights.safetensors")
+    assert all((weights[0][f"base.{name}"] == array).all() for name, array in old.items())
+    start = load(root / "run.json")["start"]
+    assert start["base"] == "default"
+    before, after = start["errors_before"], load(root / "evaluation" / "val" / "metrics.json")["all"]
+    assert after["forces_rmse"] < before["forces_rmse"]
+    atoms = read(data / "train.xyz", 5)
+    found = []
+    for folder, head in ((shared_run[0] / "artifacts", None), (root / "artifacts", "default")):
+        atoms.calc = forgefield.ForgeField.load(str(folder), head=head, device="cpu")
+        found.append((atoms.get_potential_energy(), atoms.get_forces()))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-9)
+    assert (found[0][1] == found[1][1]).all()
+
+
+def test_a_level_can_be_added_to_a_correction(tune, data):
+    """The base stays, the network of the corrections is shared, and a third level copies the second."""
+    root = tune("two", data__train=str(data / "train.xyz"), finetune=CORRECTION)
+    third = {"head": "best", "copy_head": "good"}
+    best = root / "checkpoints" / "best"
+    wide = tune("three", data__train=str(data / "train.xyz"), model_in=str(best), finetune=third, train__freeze="base")
+    before, after = (load_file(r / "checkpoints" / "best" / "weights.safetensors") for r in (root, wide))
+    assert all((after[name] == array).all() for name, array in before.items() if name.startswith("base."))
+    assert any(
+        after[n].shape != a.shape or (after[n] != a).any() for n, a in before.items() if n.startswith("correction.")
+    )
+    assert load(wide / "checkpoints" / "best" / "manifest.json")["heads"] == ["default", "good", "best"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"finetune": {"correction": True}}, "has no effect without finetune.head"),
+        ({"finetune": CORRECTION, "train__freeze": "head_only"}, "trains a network of its own"),
+        ({"finetune": {**CORRECTION, "replay": {"data": "TRAIN"}}}, "forgets nothing"),
+        ({"finetune": {}, "train__freeze": "base"}, "no level of the model is a base"),
+        ({"finetune": CORRECTION, "data__train": [{"path": "TRAIN", "fidelity": "default"}]}, "would train nothing"),
+    ],
+)
+def test_what_cannot_be_trained_of_a_correction_is_refused(tune, data, changes, words):
+    path = str(data / "train.xyz")
+    filled = json.loads(json.dumps({"data__train": path, **changes}).replace("TRAIN", path))
+    with pytest.raises(forgefield.ForgeError, match=words):
+        tune(**filled)

@@ -87,6 +87,11 @@ class FinetuneSettings(Settings):
     copy_head: str | None = Field(
         default=None, description="Head whose readout, scale, shift and E0s the new one begins with; null: the first."
     )
+    correction: bool = Field(
+        default=False,
+        description="The new head is the loaded model plus a correction, which a second network of the same shape "
+        "learns; the loaded network stays as it is, unless train.freeze is null. false: the new head is a readout.",
+    )
     drop_heads: tuple[str, ...] = Field(
         default=(), description="Heads to leave behind; one of them may still be copied."
     )
@@ -99,9 +104,9 @@ class FinetuneSettings(Settings):
             raise ValueError("has no effect with new_elements: refuse; set new_elements: add")
         return value
 
-    @field_validator("copy_head")
+    @field_validator("copy_head", "correction")
     @classmethod
-    def _copies(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("head") is None:
+    def _copies(cls, value: str | bool | None, info: ValidationInfo) -> str | bool | None:
+        if value and info.data.get("head") is None:
             raise ValueError("has no effect without finetune.head, the name of the new head")
         return value

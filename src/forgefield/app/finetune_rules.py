@@ -45,4 +45,15 @@ def one_head_for_the_new_data(config: RunConfig, tree: Node) -> Iterator[str]:
         yield problem(tree, (BLOCK, "head"), text)
 
 
-RULES = (only_for_finetuning, one_source_of_reference_energies, one_head_for_the_new_data)
+def a_correction_to_what_stays(config: RunConfig, tree: Node) -> Iterator[str]:
+    """A correction is learned to a model that does not change, or both are trained."""
+    if config.finetune.correction and config.train.freeze == "head_only":
+        text = "'head_only', but finetune.correction trains a network of its own. Remove it"
+        yield problem(tree, ("train", "freeze"), text)
+    if config.task == "train" and config.train.freeze == "base":
+        yield problem(tree, ("train", "freeze"), "'base', but task train begins with random weights. Remove it")
+
+
+RULES = (
+    only_for_finetuning, one_source_of_reference_energies, one_head_for_the_new_data, a_correction_to_what_stays,
+)  # fmt: skip

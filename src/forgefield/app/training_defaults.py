@@ -1,4 +1,4 @@
-"""Defaults of the train block that belong to the architecture, for example its learning rate."""
+"""Defaults of the train block that follow from other blocks, for example an architecture's learning rate."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def training_defaults(backend: str) -> Mapping[str, Any]:
 
 
 def fill_training(tree: Node) -> Node:
-    """Put the architecture's defaults where a run that begins to train says nothing.
+    """Put defaults where a run that begins to train says nothing.
 
-    They are for the default optimizer: a run that names another one gets the general defaults.
+    Those of an architecture are for the default optimizer: a run that names another one gets the general defaults.
     """
+    tree = _fill_freeze(tree)
     backend = _backend(tree)
     optimizer = tree.find("train", "optimizer")
     if backend is None or optimizer is not None:
@@ -33,6 +34,14 @@ def fill_training(tree: Node) -> Node:
         if tree.find("train", key) is None:
             tree = replaced(tree, ("train", key), Node(value, Place(f"default of {backend}")))
     return tree
+
+
+def _fill_freeze(tree: Node) -> Node:
+    """With `finetune.correction` the loaded network stays as it is, unless the run says something else."""
+    asked = tree.find("finetune", "correction")
+    if asked is None or asked.value is not True or tree.find("train", "freeze") is not None:
+        return tree
+    return replaced(tree, ("train", "freeze"), Node("base", Place("default with finetune.correction")))
 
 
 def _backend(tree: Node) -> str | None:

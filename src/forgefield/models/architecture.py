@@ -81,17 +81,25 @@ class Fidelity(Settings):
         description="A level, mostly the cheap one with many labels: every other level is this one plus a correction "
         "by a second network of the same shape. null: one network for all levels.",
     )
+    correction_scale: float = Field(
+        default=1.0,
+        gt=0.0,
+        description="Unit of the correction's energies, in units of the base's. finetune.correction measures it.",
+    )
 
     @model_serializer(mode="wrap")
     def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a base that is not there: manifests and checkpoints stay what they were without that key."""
-        return {name: value for name, value in plain(self).items() if name != "base" or value is not None}
+        later = {"base": None, "correction_scale": 1.0}
+        return {name: value for name, value in plain(self).items() if name not in later or value != later[name]}
 
     @model_validator(mode="after")
     def _told_once(self) -> Fidelity:
         """With a base, levels are told apart by the correction."""
         if self.base is not None and self.embedding == "elements":
             raise ValueError("embedding: elements makes one network for all levels; with base take none or added")
+        if self.base is None and self.correction_scale != 1.0:
+            raise ValueError("correction_scale has no effect without base, the level that is corrected")
         return self
 
 

@@ -17,7 +17,7 @@ Build = Callable[[ArchitectureContext], Architecture]
 
 
 class Corrected(Architecture):
-    """e = base(structure), plus correction(structure, level) for every level but `fidelity.base`.
+    """e = base(structure), plus scale x correction(structure, level) for every level but `fidelity.base`.
 
     The base network does not know of levels and learns from all labels; what it predicts beside energies stands for all
     levels. The correction is computed where a structure of the batch has one.
@@ -34,11 +34,11 @@ class Corrected(Architecture):
         self.context = context
         plain = Fidelity(readouts=False)
         self.base = build(dataclasses.replace(context, fidelity=plain))
-        own = context.fidelity.model_copy(update={"base": None})
+        own = context.fidelity.model_copy(update={"base": None, "correction_scale": 1.0})
         self.correction = build(dataclasses.replace(context, targets=(), fidelity=own))
         self.has_kernels, self.uses_features = self.base.has_kernels, self.base.uses_features  # type: ignore[misc]
         self.describes_elements = self.base.describes_elements  # type: ignore[misc]
-        share = [float(name != context.fidelity.base) for name in context.heads]
+        share = [context.fidelity.correction_scale * (name != context.fidelity.base) for name in context.heads]
         self.some, self.all = any(share), all(share)
         self.register_buffer("share", torch.tensor(share, dtype=torch.float64), persistent=False)
 

@@ -26,10 +26,11 @@ def freeze(potential: Potential, mode: str | None) -> list[str]:
 
     Args:
         potential: its parameters' `requires_grad` is set.
-        mode: None leaves everything as it is; `head_only` trains what the architecture names as its head.
+        mode: None leaves everything as it is; `head_only` trains what the architecture names as its head, `base`
+            everything but the network of the level that others are corrections to.
 
     Raises:
-        ModelError: `head_only`, and the architecture names none of its parameters.
+        ModelError: the model has no such part.
     """
     if mode == "head_only":
         heads = {f"architecture.{name}" for name in potential.architecture.head_parameters()}
@@ -37,6 +38,12 @@ def freeze(potential: Potential, mode: str | None) -> list[str]:
             raise ModelError("head_only, but the model names no head parameters", "train.freeze", "remove freeze")
         for name, parameter in potential.named_parameters():
             parameter.requires_grad_(name in heads)
+    if mode == "base":
+        if potential.context.fidelity.base is None:
+            fix = "remove freeze; finetune.correction makes the loaded model a base"
+            raise ModelError("base, but no level of the model is a base", "train.freeze", fix)
+        for name, parameter in potential.named_parameters():
+            parameter.requires_grad_(not name.startswith("architecture.base."))
     return [name for name, p in potential.named_parameters() if not p.requires_grad]
 
 

@@ -13,6 +13,16 @@ from forgefield.app.commands.flags import tree_of
 from forgefield.app.commands.train import folder_of, training_flags
 
 
+ReplayOption = Annotated[
+    list[Path] | None,
+    typer.Option("--replay", metavar="FILE", rich_help_panel=f.DATA, help="Old data to train on beside the new."),
+]
+ReplayFractionOption = Annotated[
+    float | None,
+    typer.Option("--replay-fraction", rich_help_panel=f.DATA, help="Share of old structures in every epoch."),
+]
+
+
 def command(
     model: f.ModelOption,
     data: f.DataOption,
@@ -35,14 +45,12 @@ def command(
         str | None,
         typer.Option("--new-head", rich_help_panel=f.MODEL, help="Name of a new head for the data; old heads stay."),
     ] = None,
-    replay: Annotated[
-        list[Path] | None,
-        typer.Option("--replay", metavar="FILE", rich_help_panel=f.DATA, help="Old data to train on beside the new."),
-    ] = None,
-    replay_fraction: Annotated[
-        float | None,
-        typer.Option("--replay-fraction", rich_help_panel=f.DATA, help="Share of old structures in every epoch."),
-    ] = None,
+    correction: Annotated[
+        bool,
+        typer.Option("--correction", rich_help_panel=f.MODEL, help="The new head corrects the model, which stays."),
+    ] = False,
+    replay: ReplayOption = None,
+    replay_fraction: ReplayFractionOption = None,
     val: f.ValOption = None,
     test: f.TestOption = None,
     val_fraction: f.ValFractionOption = None,
@@ -76,6 +84,8 @@ def command(
       forgefield finetune -m imported -d new.xyz --freeze head_only
 
       forgefield finetune -m runs/first -d new.xyz --new-head pbe --estimate-e0 --replay old.xyz
+
+      forgefield finetune -m runs/cheap -d good.xyz --new-head good --estimate-e0 --correction
     """
     folder = folder_of(out, data[0], go_on)
     tree = tree_of([
@@ -83,7 +93,7 @@ def command(
         ("train.head_key", head, "--head"),
         ("finetune.new_elements", "add" if add_elements else None, "--add-elements"),
         ("finetune.reference_energies", "estimate" if estimate_e0 else None, "--estimate-e0"),
-        ("finetune.head", new_head, "--new-head"),
+        ("finetune.head", new_head, "--new-head"), ("finetune.correction", correction or None, "--correction"),
         ("finetune.replay.data", [str(path) for path in replay] if replay else None, "--replay"),
         ("finetune.replay.fraction", replay_fraction, "--replay-fraction"),
         ("run_dir", folder, "--out"), ("name", folder.name or None, "--out"),

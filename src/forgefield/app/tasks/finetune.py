@@ -68,7 +68,7 @@ def tell_start(run: Run, start: Start, data: TrainingData) -> None:
     with run.record.stage("evaluation"):
         measured = measured_in_evaluation(potential, run.config.train)
         before = evaluate(
-            potential,
+            start.before,
             checking_loader(run, potential, data.checked),
             measured=measured,
             whole=potential.baseline is not None,
@@ -86,11 +86,21 @@ def tell_start(run: Run, start: Start, data: TrainingData) -> None:
         f"  reference energies: {REFERENCES[start.how]}",
         *(f"    {row}" for row in start.references.rows if row.moved),
         *(f"  {note}" for note in start.references.notes),
+        *_base_lines(start),
         *([f"  not in the new data, kept: {' '.join(absent)}"] if absent else []),
         *(_errors(head, errors, len(potential.heads)) for head, errors in before["by_head"].items()),  # type: ignore[union-attr]
     ]
     for line in lines:
         run.say(line)
+
+
+def _base_lines(start: Start) -> list[str]:
+    base = start.potential.context.fidelity.base
+    if base is None or start.potential is start.before:
+        return []
+    (head,) = start.growth.heads
+    unit = start.potential.context.fidelity.correction_scale * start.potential.scale[0].item()
+    return [f"  head {head} is head {base} plus a correction by a second network, in units of {1000 * unit:.4g} meV"]
 
 
 def _errors(head: str, errors: Any, n_heads: int) -> str:

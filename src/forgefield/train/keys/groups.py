@@ -49,8 +49,10 @@ class ParamGroup(Settings):
 class GroupKeys(Settings):
     """Which parameters are trained, and which rate and decay each has."""
 
-    freeze: Literal["head_only"] | None = Field(
-        None, description="head_only: train nothing but the readout layers; null = train everything."
+    freeze: Literal["head_only", "base"] | None = Field(
+        None,
+        description="head_only: train nothing but the readout layers; base: nothing of the level that others are "
+        "corrections to (the default with finetune.correction); null = train everything.",
     )
     finetune_modules: tuple[str, ...] = Field(
         (), description="Regular expressions: train only parameters whose name matches one; [] = everything."

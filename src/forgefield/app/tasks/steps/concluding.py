@@ -113,7 +113,8 @@ def _trained(run: Run, potential: Potential, data: TrainingData) -> Potential:
     """Return the model without the levels of theory that no structure trained; say which they are."""
     seen = data.train, data.replay.train if data.replay is not None else None
     if run.config.task == "finetune":
-        left = untrained_heads(potential, *seen)
+        kept = potential.context.fidelity.base if run.config.train.freeze == "base" else None
+        left = [head for head in untrained_heads(potential, *seen) if head != kept]
         if left:
             say(run.console, f"note: no structure trained {', '.join(left)}: the shared network has changed under it")
             run.record.note(untrained_heads=left)

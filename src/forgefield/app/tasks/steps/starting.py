@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgefield.app.run import RunConfig
+from forgefield.app.tasks.steps.correcting import check_trained_part, inventory_of, with_correction
 from forgefield.app.tasks.steps.datasets import check_heads
 from forgefield.app.tasks.steps.fitting import Ordered
 from forgefield.app.tasks.steps.levels import check_dispersion, state_dispersion
@@ -17,7 +18,7 @@ from forgefield.data.checks import check_elements
 from forgefield.data.parts import TrainingData, reference_setting
 from forgefield.data.reference import E0
 from forgefield.models.potential import Potential
-from forgefield.models.widening import Growth, TensorRow, inventory, nearest_element, widen
+from forgefield.models.widening import Growth, TensorRow, nearest_element, widen
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Start:
 
     Args:
         potential: the model that is trained.
+        before: what is judged before training; where a correction is added, the model without it.
         growth: what was added to the loaded one.
         tensors: where the numbers of each tensor come from.
         references: every reference energy, before and after.
@@ -35,6 +37,7 @@ class Start:
     """
 
     potential: Potential
+    before: Potential
     growth: Growth
     tensors: list[TensorRow]
     references: References
@@ -48,6 +51,7 @@ class Start:
             "new_elements": {symbol(z): [symbol(s) for s in row] for z, row in self.growth.elements.items()},
             "new_heads": dict(self.growth.heads),
             "dropped_heads": list(self.growth.dropped),
+            **({"base": base} if (base := self.potential.context.fidelity.base) is not None else {}),
             "tensors": [{**row._asdict(), "shape": list(row.shape), "group": row.group} for row in self.tensors],
             "reference_energies": self.how,
             "references": [row._asdict() for row in self.references.rows],
@@ -63,7 +67,7 @@ def begin(run: Ordered, data: TrainingData) -> Start:
     """
     loaded = load_start(run.config, run.device)
     growth = growth_for(run.config, loaded, data)
-    potential = widen(loaded, growth)
+    potential = before = widen(loaded, growth)
     state_dispersion(potential, run.config.data)
     check_dispersion(potential)
     check_heads(data.train, potential.heads, "train.head_key")
@@ -73,11 +77,14 @@ def begin(run: Ordered, data: TrainingData) -> Start:
         named = data.replay.train.heads()
         if named:
             check_heads(data.replay.train, potential.heads, "finetune.replay.head")
-    tensors = inventory(loaded, potential, growth)
     references = Refit(run, potential, data, list(growth.elements)).settle()
     heads, how = trained_heads(potential, data), how_references(run)
     e0 = reference_setting(run.config.data) if how == "given" else _own(potential, data, heads)
-    return Start(potential, growth, tensors, references, how, heads, e0)
+    if run.config.finetune.correction:
+        potential = with_correction(run, before, data, growth)
+    check_trained_part(run.config, potential, data)
+    tensors = inventory_of(loaded, potential, growth)
+    return Start(potential, before, growth, tensors, references, how, heads, e0)
 
 
 def growth_for(config: RunConfig, loaded: Potential, data: TrainingData) -> Growth:
