@@ -5,7 +5,8 @@
     python benchmarks/fidelity.py DATA --out runs/fidelity --table    # what is there so far
 
 DATA holds 3bpa, 3bpa_multifidelity_gfn2 and rmd17_ethanol. Every run makes the same number of updates of the same
-size with the same schedule, so that all cost the same; benchmarks/README.md says what is compared.
+size with the same schedule, so that all cost the same; a correction to the cheap model makes half as many more.
+benchmarks/README.md says what is compared.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ UPDATES = 6300
 class Way:
     """What a run learns from: how many good labels, whether cheap ones, and how the levels are told apart.
 
-    With `base` the good level is a correction to the cheap one by a network of its own.
+    With `base` the good level is a correction to the cheap one by a network of its own, learned at the same time; with
+    `finished` it is learned to the model of the run "cheap alone", which stays as it is.
     """
 
     name: str
@@ -50,8 +52,10 @@ class Way:
     embedding: str = "added"
     readouts: bool = True
     base: bool = False
+    finished: bool = False
 
 
+ALONE = 2  # place of "cheap alone" among the ways
 FEW = {"3bpa": 50, "ethanol": 50}
 ALL = {"3bpa": 500, "ethanol": 500}
 
@@ -70,7 +74,8 @@ def ways(data: str) -> list[Way]:
         )
         for e, r in (("added", True), ("none", True), ("elements", True), ("added", False), ("elements", False))
     ]
-    return [*plain, *both, Way(f"{few} good + cheap, corrected", few, True, base=True)]
+    corrected = Way(f"{few} good + cheap, corrected", few, True, base=True)
+    return [*plain, *both, corrected, Way(f"{few} good, correcting cheap alone", few, finished=True)]
 
 
 def frames(path: Path) -> list[Atoms]:
@@ -144,8 +149,9 @@ def settings(
     levels = (["good"] if way.good else []) + (["cheap"] if way.cheap else [])
     train = [source(f"good_{way.good}" if level == "good" else "cheap", level) for level in levels]
     val = [source(f"good_{way.good}_val" if level == "good" else "cheap_val", level) for level in levels]
+    tested_on = ["good", "cheap"] if way.finished else levels
     block: dict[str, Any] = {
-        "train": train, "val": val, "test": [source(f"{level}_test", level) for level in levels],
+        "train": train, "val": val, "test": [source(f"{level}_test", level) for level in tested_on],
         "e0": "least_squares", "draws_per_epoch": DRAWS, "charge": 0,
     }  # fmt: skip
     model = dict(MODELS[backend])
@@ -154,10 +160,14 @@ def settings(
         model["fidelity"] = {"readouts": way.readouts, "embedding": way.embedding}
     if way.base:
         model["fidelity"] = {"base": "cheap"}
+    begin: dict[str, Any] = {"task": "train", "backend": backend, "model": model}
+    if way.finished:
+        start = run_dir.with_name(f"way{ALONE}-seed{seed}")
+        begin = {"task": "finetune", "model_in": str(start), "finetune": {"head": "good", "correction": True}}
+    epochs = asked.updates * BATCH // DRAWS // (2 if way.finished else 1)
     return {
-        "name": way.name, "task": "train", "backend": backend, "run_dir": str(run_dir),
-        "device": "cpu", "dtype": "float32", "data": block, "model": model,
-        "train": {"epochs": asked.updates * BATCH // DRAWS, "batch_size": BATCH, "seed": seed,
+        **begin, "name": way.name, "run_dir": str(run_dir), "device": "cpu", "dtype": "float32", "data": block,
+        "train": {"epochs": epochs, "batch_size": BATCH, "seed": seed,
                   "lr": RATES[backend],
                   "scheduler": "cosine", "scheduler_step_unit": "update", "validate_every": "5 epochs",
                   "energy_weight": 1.0, "force_weight": 100.0},
@@ -213,6 +223,9 @@ def key_levels(key: str) -> tuple[str, ...]:
     return ("cheap",) if name == "cheap alone" else () if "cheap" in name else ("good",)
 
 
+RATIOS = ("good + cheap", "good + cheap, corrected", "good, correcting cheap alone")
+
+
 def table(results: dict[str, Any], data: str, backend: str) -> list[str]:
     """Lines of a table in Markdown, and the two figures that were asked for."""
     lines = ["| learned from | seeds | forces, meV/Å | energy, meV/atom | cheap level, forces | energy |",
@@ -223,27 +236,25 @@ def table(results: dict[str, Any], data: str, backend: str) -> list[str]:
             cells = [figure(results, key, level, metric) for level in ("good", "cheap")
                      for metric in ("forces_rmse", "energy_rmse_per_atom")]  # fmt: skip
             lines.append(f"| {way.name} | {len(results[key])} | " + " | ".join(str(c or "") for c in cells) + " |")
-    names = (f"{FEW[data]} good + cheap", f"{FEW[data]} good + cheap, corrected", f"{ALL[data]} good", "cheap alone")
-    few, fixed, many, alone = (f"{data}/{backend}/{name}" for name in names)
-    for words, top, bottom, level in (("few good + cheap over all good", few, many, "good"),
-                                      ("few good + cheap, corrected, over all good", fixed, many, "good"),
-                                      ("cheap level, together over alone", few, alone, "cheap"),
-                                      ("cheap level, corrected, over alone", fixed, alone, "cheap")):  # fmt: skip
-        a, b = (figure(results, key, level, "forces_rmse") for key in (top, bottom))
-        if a and b:
-            lines.append(f"\nForces, {words}: {a.mean / b.mean:.2f}")
+    for words in RATIOS:
+        for level, other in (("good", f"{ALL[data]} good"), ("cheap", "cheap alone")):
+            keys = (f"{data}/{backend}/{name}" for name in (f"{FEW[data]} {words}", other))
+            a, b = (figure(results, key, level, "forces_rmse") for key in keys)
+            if a and b:
+                lines.append(f"\nForces of the {level} level, {FEW[data]} {words}, over {other}: {a.mean / b.mean:.2f}")
     return lines
 
 
 def picture(results: dict[str, Any], data: str, backends: list[str]) -> str:
     """A chart: force error of the good level over the number of its labels."""
     few, many = FEW[data], ALL[data]
-    alone, helped = "alone", "+ cheap"
-    marks = ((few, f"{few} good", alone), (many, f"{many} good", alone), (few, f"{few} good + cheap", helped))
+    kinds = ("alone", "+ cheap", "correcting cheap")
+    marks = ((few, f"{few} good", 0), (many, f"{many} good", 0), (few, f"{few} good + cheap", 1),
+             (few, f"{few} good, correcting cheap alone", 2))  # fmt: skip
     points = [
-        (n, name, b, "abcd"[2 * k + (name == helped)], figure(results, f"{data}/{b}/{key}", "good", "forces_rmse"))
+        (n, kinds[j], b, "abcdef"[3 * k + j], figure(results, f"{data}/{b}/{key}", "good", "forces_rmse"))
         for k, b in enumerate(backends)
-        for n, key, name in marks
+        for n, key, j in marks
     ]
     there = [(n, name, b, style, f) for n, name, b, style, f in points if f]
     heights = np.array([f.mean for *_, f in there])
@@ -280,7 +291,7 @@ def main() -> None:
             for backend in backends:
                 for k, way in enumerate(ways(data)):
                     run_dir = asked.out / f"{data}-{backend}-{asked.updates}-{asked.share:g}" / f"way{k}-seed{seed}"
-                    seeds = asked.seeds if k < 4 or way.base else asked.levels
+                    seeds = asked.seeds if k < 4 or way.finished else asked.levels
                     wanted = seed < seeds and not asked.table
                     if wanted or tested(run_dir):
                         given = settings(data, way, backend, seed, files, run_dir, asked)
