@@ -17,12 +17,19 @@
 #include <vector>
 
 #include "gradients.h"
+#include "vector.h"
 
 namespace tables {
 using at::Tensor;
 using Maybe = std::optional<Tensor>;
 constexpr int POINTS = 8;
-constexpr int64_t PARTS = 4, FEW = 256;  // parts of the rows, each with sums of its own; rows that are one part
+constexpr int64_t PARTS = 4, FEW = 256;  // parts of the nodes, each with sums of its own; numbers that are one part
+constexpr int64_t BLOCK = 32;            // numbers whose weights are held at once
+#ifdef __AVX512F__
+constexpr int BYTES = 64;
+#else
+constexpr int BYTES = 32;  // the compiler keeps wider sums in memory
+#endif
 
 // Coefficients of t^d in the k-th polynomial, [d][k]: it is 1 at t = k - 3 and 0 at the other seven.
 inline const std::array<std::array<double, POINTS>, POINTS>& coefficients() {
@@ -48,12 +55,10 @@ inline int64_t first_node(double x, double low, double rate, int64_t nodes) {
   return std::clamp<int64_t>(cell - 3, 0, nodes - POINTS);
 }
 
+// Factors of the eight rows in f, f' and f''.
 struct Weights {
-  int64_t first;  // node
   double b[POINTS], slope[POINTS], bend[POINTS];
-  Weights(double x, double low, double rate, int64_t nodes) {
-    first = first_node(x, low, rate, nodes);
-    const double t = (x - low) * rate - double(first + 3);
+  void set(double t, double rate) {
     const auto& c = coefficients();
     for (int k = 0; k < POINTS; ++k) b[k] = c[POINTS - 1][k], slope[k] = bend[k] = 0.0;
     for (int d = POINTS - 2; d >= 0; --d)
@@ -66,84 +71,151 @@ struct Weights {
   }
 };
 
-// <g, f'(x)>
-template <class T>
-double steepness(const Weights& w, const double* from, const T* g, int64_t width) {
-  double total = 0.0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t c = 0; c < width; ++c) {
-    double sum = 0.0;
-    for (int k = 0; k < POINTS; ++k) sum += w.slope[k] * from[k * width + c];
-    total += sum * double(g[c]);
+using Block = std::array<Weights, BLOCK>;
+
+// Numbers T as a row of double precision, and back.
+template <class R, class T>
+inline R widened(const T* p) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return R::load(p);
+  } else if constexpr (R::channels == 1) {
+    return R{{double(*p)}};
+  } else {
+    using Narrow = typename Vector<T, R::channels * sizeof(T)>::loose;
+    return R{{__builtin_convertvector(*reinterpret_cast<const Narrow*>(p), typename R::V)}};
   }
-  return total;
+}
+template <class R, class T>
+inline void narrowed(const R& row, T* p) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    row.store(p);
+  } else if constexpr (R::channels == 1) {
+    *p = T(row.v[0]);
+  } else {
+    using Narrow = typename Vector<T, R::channels * sizeof(T)>::loose;
+    *reinterpret_cast<Narrow*>(p) = __builtin_convertvector(row.v[0], Narrow);
+  }
 }
 
-// How f moves along v of x and a direction of the table, into `to`; the slope of its product with g is returned.
-template <class T>
-double change(const Weights& w, const double* from, const double* along, double v, const T* g, T* to, int64_t width) {
-  double total = 0.0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t c = 0; c < width; ++c) {
-    double moved = 0.0, bent = 0.0;
-    for (int k = 0; k < POINTS; ++k) {
-      const double row = from[k * width + c], direction = along[k * width + c];
-      moved += v * w.slope[k] * row + w.b[k] * direction;
-      bent += v * w.bend[k] * row + w.slope[k] * direction;
-    }
-    to[c] = T(moved);
-    total += bent * double(g[c]);
-  }
-  return total;
+// Calls `work` with a row type and the first column of each vector, then of each column that is left over.
+template <class F>
+inline void over_columns(int64_t width, F&& work) {
+  constexpr int64_t lanes = BYTES / sizeof(double);
+  int64_t c = 0;
+  for (; c + lanes <= width; c += lanes) work(Row<double, BYTES, 1>{}, c);
+  for (; c < width; ++c) work(Row<double, sizeof(double), 1>{}, c);
 }
+
+// Eight rows of a table, one vector of each.
+template <class R>
+struct Nodes {
+  R row[POINTS];
+  Nodes(const double* p, int64_t width) {
+    for (int k = 0; k < POINTS; ++k) row[k] = R::load(p + k * width);
+  }
+  Nodes() {
+    for (int k = 0; k < POINTS; ++k) row[k] = R::zero();
+  }
+  inline void mix_into(R& sum, const double (&weights)[POINTS]) const {
+    for (int k = 0; k < POINTS; ++k) sum.add(weights[k], row[k]);
+  }
+  inline void take(const double (&weights)[POINTS], const R& g) {
+    for (int k = 0; k < POINTS; ++k) row[k].add(weights[k], g);
+  }
+  inline void add_to(double* p, int64_t width) const {
+    for (int k = 0; k < POINTS; ++k) row[k].add_to(p + k * width);
+  }
+};
+
+// A sum over columns for each number of a block, vector by vector.
+struct Totals {
+  alignas(64) double lanes[BLOCK][BYTES / sizeof(double)] = {};
+  template <class R>
+  inline void add(int64_t i, const R& a, const R& b) {
+    auto sum = R::load(lanes[i]);
+    sum.add(a, b);
+    sum.store(lanes[i]);
+  }
+  double of(int64_t i) const { return Row<double, BYTES, 1>::load(lanes[i]).total(); }
+};
+
+// Numbers that lie between the same two nodes, at most BLOCK of them, with the weights of the eight rows around them.
+struct Same {
+  int64_t first, part;  // node
+  const int64_t* places;
+  int64_t n;
+  const Block& weights;
+};
 
 struct Given {
   Tensor x, table;
   double low, rate;
-  int64_t count, nodes, c;
+  int64_t count, nodes, c, parts;
+  std::vector<int64_t> begin, places, cuts;  // of the numbers by their first nodes: where each node begins; nodes of each part
   Given(const Tensor& x_, const Tensor& table_, double low_, double rate_)
-      : x(x_.contiguous()), table(table_.contiguous()), low(low_), rate(rate_), count(x.numel()), nodes(table.size(0)), c(table.size(1)) {
+      : x(x_.contiguous()), table(table_.contiguous()), low(low_), rate(rate_), count(x.numel()), nodes(table.size(0)), c(table.size(1)),
+        parts(std::clamp<int64_t>(count / FEW, 1, PARTS)), begin(nodes + 1, 0), places(count) {
     TORCH_CHECK(table.scalar_type() == at::kDouble && nodes >= POINTS, "interpolate: the table must hold eight rows of double precision");
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "interpolate", [&] { sort(x.const_data_ptr<scalar_t>()); });
   }
-  // The rows in the order of their nodes, so that those of the table that are used stay in the first-level cache.
-  template <class T>
-  std::vector<int64_t> order() const {
-    const T* at = x.const_data_ptr<T>();
-    std::vector<int64_t> place(count), begin(nodes + 1, 0), found(count);
-    for (int64_t i = 0; i < count; ++i) ++begin[1 + (place[i] = first_node(double(at[i]), low, rate, nodes))];
-    for (int64_t k = 0; k < nodes; ++k) begin[k + 1] += begin[k];
-    for (int64_t i = 0; i < count; ++i) found[begin[place[i]]++] = i;
-    return found;
-  }
-  // Calls `work(row, weights, part)`: parts have the same rows with any number of threads.
+  // Calls `work` with each block; parts have the same nodes with any number of threads.
   template <class T, class F>
   void run(F&& work) const {
-    const int64_t parts = std::clamp<int64_t>(count / FEW, 1, PARTS);
-    const auto rows = order<T>();
     const T* at = x.const_data_ptr<T>();
-    at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part)
-        for (int64_t k = part * count / parts; k < (part + 1) * count / parts; ++k)
-          work(rows[k], Weights(at[rows[k]], low, rate, nodes), part);
+    at::parallel_for(0, parts, 1, [&](int64_t from, int64_t to) {
+      Block weights;
+      for (int64_t part = from; part < to; ++part)
+        for (int64_t node = cuts[part]; node < cuts[part + 1]; ++node)
+          for (int64_t k = begin[node]; k < begin[node + 1]; k += BLOCK) {
+            const int64_t n = std::min(BLOCK, begin[node + 1] - k);
+            for (int64_t i = 0; i < n; ++i) weights[i].set((double(at[places[k + i]]) - low) * rate - double(node + 3), rate);
+            work(Same{node, part, places.data() + k, n, weights});
+          }
     });
   }
-  const double* rows(const Tensor& t, const Weights& w) const { return t.const_data_ptr<double>() + w.first * c; }
-  Tensor sums() const { return at::zeros({PARTS, nodes, c}, table.options()); }
+  const double* rows(const Tensor& t, const Same& s) const { return t.const_data_ptr<double>() + s.first * c; }
+  // Sums of rows of the table: each part has its own, POINTS rows more than it has nodes.
+  Tensor sums() const { return at::zeros({nodes + PARTS * POINTS, c}, table.options()); }
+  double* rows_of_part(double* sums, const Same& s) const { return sums + (s.first + s.part * POINTS) * c; }
+  Tensor joined(const Tensor& sums) const {
+    auto all = at::zeros({nodes, c}, table.options());
+    const double* from = sums.const_data_ptr<double>();
+    double* to = all.data_ptr<double>();
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t end = std::min(cuts[part + 1] + POINTS - 1, nodes);
+      for (int64_t k = cuts[part] * c; k < end * c; ++k) to[k] += from[k + part * POINTS * c];
+    }
+    return all;
+  }
+
+ private:
+  template <class T>
+  void sort(const T* at) {
+    std::vector<int64_t> node(count);
+    for (int64_t i = 0; i < count; ++i) ++begin[1 + (node[i] = first_node(double(at[i]), low, rate, nodes))];
+    for (int64_t k = 0; k < nodes; ++k) begin[k + 1] += begin[k];
+    auto next = begin;
+    for (int64_t i = 0; i < count; ++i) places[next[node[i]]++] = i;
+    for (int64_t part = 0; part <= parts; ++part)
+      cuts.push_back(part == parts ? nodes : std::lower_bound(begin.begin(), begin.end() - 1, part * count / parts) - begin.begin());
+  }
 };
 
 inline Tensor interpolate(const Tensor& x, const Tensor& table, double low, double rate) {
   const Given in(x, table, low, rate);
   auto y = at::empty({in.count, in.c}, x.options());
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "interpolate", [&] {
-    using T = scalar_t;
-    T* to = y.data_ptr<T>();
-    in.run<T>([&](int64_t i, const Weights& w, int64_t) {
-      const double* from = in.rows(in.table, w);
-      for (int64_t c = 0; c < in.c; ++c) {
-        double sum = 0.0;
-        for (int k = 0; k < POINTS; ++k) sum += w.b[k] * from[k * in.c + c];
-        to[i * in.c + c] = T(sum);
-      }
+    scalar_t* to = y.data_ptr<scalar_t>();
+    in.run<scalar_t>([&](const Same& s) {
+      over_columns(in.c, [&](auto row, int64_t c) {
+        using R = decltype(row);
+        const Nodes<R> table(in.rows(in.table, s) + c, in.c);
+        for (int64_t i = 0; i < s.n; ++i) {
+          auto sum = R::zero();
+          table.mix_into(sum, s.weights[i].b);
+          narrowed(sum, to + s.places[i] * in.c + c);
+        }
+      });
     });
   });
   return y;
@@ -153,49 +225,80 @@ inline std::tuple<Tensor, Tensor> interpolate_adjoint(const Tensor& g_, const Te
                                                       bool need) {
   const Given in(x, table, low, rate);
   const auto g = g_.contiguous();
-  auto g_x = at::empty_like(in.x), sums = need ? in.sums() : at::zeros({1, in.nodes, in.c}, in.table.options());
+  auto g_x = at::empty_like(in.x);
+  const auto sums = need ? in.sums() : Tensor();
+  double* all = need ? sums.data_ptr<double>() : nullptr;
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "interpolate", [&] {
-    using T = scalar_t;
-    const T* seed = g.const_data_ptr<T>();
-    T* to = g_x.data_ptr<T>();
-    double* all = sums.data_ptr<double>();
-    in.run<T>([&](int64_t i, const Weights& w, int64_t part) {
-      const double* from = in.rows(in.table, w);
-      const T* own = seed + i * in.c;
-      to[i] = T(steepness(w, from, own, in.c));
-      if (!need) return;
-      double* row = all + (part * in.nodes + w.first) * in.c;
-      for (int k = 0; k < POINTS; ++k, row += in.c)
-        for (int64_t c = 0; c < in.c; ++c) row[c] += w.b[k] * double(own[c]);
+    const scalar_t* seed = g.const_data_ptr<scalar_t>();
+    scalar_t* to = g_x.data_ptr<scalar_t>();
+    in.run<scalar_t>([&](const Same& s) {
+      Totals slopes;
+      over_columns(in.c, [&](auto row, int64_t c) {
+        using R = decltype(row);
+        const Nodes<R> table(in.rows(in.table, s) + c, in.c);
+        Nodes<R> taken;
+        for (int64_t i = 0; i < s.n; ++i) {
+          const auto own = widened<R>(seed + s.places[i] * in.c + c);
+          auto slope = R::zero();
+          table.mix_into(slope, s.weights[i].slope);
+          slopes.add(i, slope, own);
+          if (need) taken.take(s.weights[i].b, own);
+        }
+        if (need) taken.add_to(in.rows_of_part(all, s) + c, in.c);
+      });
+      for (int64_t i = 0; i < s.n; ++i) to[s.places[i]] = scalar_t(slopes.of(i));
     });
   });
-  return {g_x, sums.sum(0)};
+  return {g_x, need ? in.joined(sums) : at::zeros({in.nodes, in.c}, in.table.options())};
 }
 
-// Gradients of <v, adjoint(g)> by g, x and the table.
+// Gradients of <v, adjoint(g)> by g, x and the table. M: the table has a part in v.
+template <class T, bool M>
+void second_block(const Given& in, const Same& s, const T* seed, const T* ahead, const double* along, T* to_g, T* to, double* all) {
+  Block moved;  // weights of v f'
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int k = 0; k < POINTS; ++k) {
+      const double v = double(ahead[s.places[i]]);
+      moved[i].slope[k] = v * s.weights[i].slope[k], moved[i].bend[k] = v * s.weights[i].bend[k];
+    }
+  Totals bends;
+  over_columns(in.c, [&](auto row, int64_t c) {
+    using R = decltype(row);
+    const Nodes<R> table(in.rows(in.table, s) + c, in.c), direction = M ? Nodes<R>(along + s.first * in.c + c, in.c) : Nodes<R>();
+    Nodes<R> taken;
+    for (int64_t i = 0; i < s.n; ++i) {
+      const int64_t at = s.places[i] * in.c + c;
+      const auto own = widened<R>(seed + at);
+      auto change = R::zero(), bend = R::zero();
+      table.mix_into(change, moved[i].slope);
+      table.mix_into(bend, moved[i].bend);
+      if constexpr (M) direction.mix_into(change, s.weights[i].b), direction.mix_into(bend, s.weights[i].slope);
+      narrowed(change, to_g + at);
+      bends.add(i, bend, own);
+      taken.take(moved[i].slope, own);
+    }
+    taken.add_to(in.rows_of_part(all, s) + c, in.c);
+  });
+  for (int64_t i = 0; i < s.n; ++i) to[s.places[i]] = T(bends.of(i));
+}
+
 inline std::tuple<Tensor, Tensor, Tensor> interpolate_second(const Tensor& g_, const Tensor& x, const Tensor& table, const Maybe& v_x_,
                                                              const Maybe& v_table_, double low, double rate) {
   const Given in(x, table, low, rate);
   const auto g = g_.contiguous(), v_x = v_x_ ? v_x_->contiguous() : at::zeros(in.x.sizes(), in.x.options());
-  const auto v_table = v_table_ ? v_table_->contiguous() : at::zeros(in.table.sizes(), in.table.options());
+  const auto v_table = v_table_ ? v_table_->contiguous() : Tensor();
   auto g_g = at::empty(g.sizes(), g.options()), g_x = at::empty_like(in.x), sums = in.sums();
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "interpolate", [&] {
     using T = scalar_t;
     const T *seed = g.const_data_ptr<T>(), *ahead = v_x.const_data_ptr<T>();
+    const double* along = v_table_ ? v_table.const_data_ptr<double>() : nullptr;
     T *to_g = g_g.data_ptr<T>(), *to = g_x.data_ptr<T>();
     double* all = sums.data_ptr<double>();
-    in.run<T>([&](int64_t i, const Weights& w, int64_t part) {
-      const double *from = in.rows(in.table, w), *along = in.rows(v_table, w), v = double(ahead[i]);
-      const T* own = seed + i * in.c;
-      to[i] = T(change(w, from, along, v, own, to_g + i * in.c, in.c));
-      double* row = all + (part * in.nodes + w.first) * in.c;
-      for (int k = 0; k < POINTS; ++k, row += in.c) {
-        const double factor = v * w.slope[k];
-        for (int64_t c = 0; c < in.c; ++c) row[c] += factor * double(own[c]);
-      }
+    in.run<T>([&](const Same& s) {
+      (along ? second_block<T, true> : second_block<T, false>)(in, s, seed, ahead, along, to_g, to, all);
     });
   });
-  return {g_g, g_x, sums.sum(0)};
+  return {g_g, g_x, in.joined(sums)};
 }
 
 namespace recorded {
