@@ -12,7 +12,6 @@ from forgefield.app.commands.execution import carry_out_flags
 from forgefield.app.commands.flags import tree_of
 from forgefield.app.commands.train import folder_of, training_flags
 
-
 ReplayOption = Annotated[
     list[Path] | None,
     typer.Option("--replay", metavar="FILE", rich_help_panel=f.DATA, help="Old data to train on beside the new."),

@@ -84,6 +84,13 @@ class Norm(nn.Module):
         return nn.functional.silu(nn.functional.layer_norm(x, weight.shape, weight, bias))
 
 
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Rows (R, C) times the transpose of a matrix (D, C), plus a row (D,)."""
+    if in_kernels(x):
+        return ops.linear(x, weight, x.new_empty(0, dtype=torch.int64), [1, 1, 0, 0], 1.0, True) + bias
+    return nn.functional.linear(x, weight, bias)
+
+
 class Layer(nn.Module):
     """Linear map, layer norm, SiLU.
 
@@ -99,7 +106,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map rows (R, in) to (R, out), in the precision of the rows."""
         linear = self.linear
-        return self.norm(nn.functional.linear(x, linear.weight.to(x.dtype), linear.bias.to(x.dtype)))
+        return self.norm(affine(x, linear.weight.to(x.dtype), linear.bias.to(x.dtype)))
 
 
 class Edges(NamedTuple):
@@ -146,10 +153,8 @@ class GatedSum(nn.Module):
             (N, C), (E, C); the edges' as they were where `last`.
         """
         width = x.shape[1]
-        bonds = nn.functional.linear(
-            x, self.nodes[: 3 * width], nn.functional.pad(self.node_bias[:width], (2 * width, 0))
-        )
-        own = nn.functional.linear(x, self.nodes[3 * width :], self.node_bias[width:])
+        bonds = affine(x, self.nodes[: 3 * width], nn.functional.pad(self.node_bias[:width], (2 * width, 0)))
+        own = affine(x, self.nodes[3 * width :], self.node_bias[width:])
         sums, y = self._edges(y, bonds, edges, place)
         total, norm = sums.chunk(2, 1)
         return x + self.node_norm(own + total / (norm + self.floor)), y
@@ -171,7 +176,7 @@ class GatedSum(nn.Module):
 
     def joined(self, y: Tensor) -> Tensor:
         """Features (R, C) and what they bring to the gates, side by side, (R, 2 C)."""
-        return torch.cat([y, nn.functional.linear(y, self.gate.to(y.dtype), self.gate_bias.to(y.dtype))], 1)
+        return torch.cat([y, affine(y, self.gate.to(y.dtype), self.gate_bias.to(y.dtype))], 1)
 
 
 def fills_vectors(row: int) -> bool:
