@@ -290,7 +290,7 @@ def test_early_stops_are_in_our_units(folder):
         ({"data__cutoff": 4.0}, "data.cutoff", "neighbours would enter with a jump"),
         ({"data__default_dtype": "float16"}, "data.default_dtype", "train.amp"),
         ({"trainer__ckpt_file": "x.pt"}, "trainer.ckpt_file", "not taken over"),
-        ({"trainer__finetune_modules": ["output"]}, "trainer.finetune_modules", "other names"),
+        ({"trainer__finetune_modules": ["weight"]}, "trainer.finetune_modules", "'weight': no word for whole"),
         ({"trainer__optimizer_kwargs": {"foreach": True}}, "trainer.optimizer_kwargs.foreach", "no such key"),
         ({"trainer__lr_scheduler_kwargs": {"verbose": True}}, "trainer.lr_scheduler_kwargs.verbose", "no such key"),
     ],
