@@ -1,6 +1,7 @@
 """mae_plus_rmse: a loss with the root of a mean over the whole update, however the update is cut."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -142,6 +143,31 @@ def test_random_numbers_are_the_same_in_both_passes():
     assert report.loss == pytest.approx(float(total.total.detach()), rel=1e-13)
     for (name, ours), theirs in zip(state.potential.named_parameters(), other.potential.parameters(), strict=True):
         assert torch.allclose(ours.grad, theirs.grad, rtol=1e-12, atol=1e-14), name
+
+
+@pytest.mark.parametrize("kinds", [KINDS, {}])
+def test_the_history_of_one_batch_is_held_at_a_time(kinds):
+    """Each batch is predicted twice for the root, once without; what backward needs of others is gone by then."""
+    settings = quiet(optimizer="sgd", momentum=0.0, **kinds)
+    state, calls, held = prepare(make_potential(), settings, CPU), [], weakref.WeakSet()
+    real = state.predict
+
+    class Held:
+        def __init__(self, tensor):
+            self.tensor = tensor.detach()  # what a step returns would hold the step otherwise
+            held.add(self)
+
+    def predict(batch):
+        assert not held
+        outputs = real(batch)
+        assert held
+        calls.append(1)
+        return outputs
+
+    state.predict = predict
+    with torch.autograd.graph.saved_tensors_hooks(Held, lambda one: one.tensor):
+        take_update(state, batches(4), build_loss(settings))
+    assert len(calls) == (6 if kinds else 3)
 
 
 def test_lbfgs_takes_the_root_over_the_whole_set():

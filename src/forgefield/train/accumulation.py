@@ -51,16 +51,25 @@ def add_gradients(
     """
     if not (losses.is_mean or (len(batches) == 1 and state.team.size == 1)):
         return _through_sums(state, batches, losses, rows, counts, tally)
-    parts, total = list[dict[str, Tensor]](), None
-    for batch, its in zip(batches, rows, strict=True):
-        sums = _sums(state, batch, losses, its, tally)
-        total = losses.combine(sums, counts).total
-        _backward(state, total)
-        parts.append(_detached(sums))
-    whole = _over_all(state, losses.sum_names, parts)
-    if total is not None and len(parts) == 1 and state.team.size == 1:
-        return whole, total.detach()
-    return whole, losses.combine(whole, counts).total
+    shares = [_add_share(state, batch, losses, its, counts, tally) for batch, its in zip(batches, rows, strict=True)]
+    whole = _over_all(state, losses.sum_names, [sums for sums, _ in shares])
+    alone = len(shares) == 1 and state.team.size == 1
+    return whole, shares[0][1] if alone else losses.combine(whole, counts).total
+
+
+def _add_share(
+    state: TrainState,
+    batch: Batch,
+    losses: WeightedLoss,
+    rows: Mapping[str, Rows],
+    counts: Mapping[str, Tensor],
+    tally: Tally | None,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Add the gradient of one batch's share of the loss; returns its sums, and the share itself."""
+    sums = _sums(state, batch, losses, rows, tally)
+    share = losses.combine(sums, counts).total
+    _backward(state, share)
+    return _detached(sums), share.detach()
 
 
 def _through_sums(
@@ -73,18 +82,20 @@ def _through_sums(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Predict all batches, then add the gradient of each sum times the slope of the loss by it."""
     draws, kept = Draws(next(state.potential.parameters()).device), len(batches) == 1
-    first = list[dict[str, Tensor]]()
-    for batch, its in zip(batches, rows, strict=True):
-        sums = _sums(state, batch, losses, its, tally)
-        first.append(sums if kept else _detached(sums))
+    keep = (lambda sums: sums) if kept else _detached  # nothing else may hold a batch's history
+    first = [keep(_sums(state, batch, losses, its, tally)) for batch, its in zip(batches, rows, strict=True)]
     whole = _over_all(state, losses.sum_names, [_detached(sums) for sums in first])
     slopes = losses.slopes(whole, counts)
     if not kept:
         draws.again()
     for batch, its, before in zip(batches, rows, first, strict=True):
-        sums = before if kept else _sums(state, batch, losses, its, None)
-        _backward(state, torch.stack([slopes[name] * value for name, value in sums.items()]).sum())
+        _backward(state, _times(slopes, before if kept else _sums(state, batch, losses, its, None)))
     return whole, losses.combine(whole, counts).total
+
+
+def _times(slopes: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of slope times sum, ()."""
+    return torch.stack([slopes[name] * value for name, value in sums.items()]).sum()
 
 
 def _sums(
