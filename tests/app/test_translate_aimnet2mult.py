@@ -208,7 +208,7 @@ def test_the_loss_has_the_numbers_of_theirs(folder):
         rows = weighted(rows, QUANTITIES[quantity], term.normalization)
         if quantity == "energy":
             assert counted(rows, None, QUANTITIES[quantity], term.normalization) is rows
-        part = term.loss.sum(difference, rows) / term.loss.count(rows, difference.shape[1])
+        part = term.loss.sums(difference, rows)[0] / term.loss.count(rows, difference.shape[1])
         ours += found[f"train.{key}_weight"] * part
     assert float(ours) == pytest.approx(float(wanted), rel=1e-12)
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
@@ -15,6 +16,8 @@ from forgefield.core.catalog import Catalog, Entry
 from forgefield.core.errors import ConfigError
 from forgefield.core.settings import Settings
 from forgefield.core.units import DEBYE, HARTREE
+from forgefield.train.loss import build_term
+from forgefield.train.normalization import Rows
 
 
 class Xpainn(Settings):
@@ -126,7 +129,10 @@ def test_a_plain_run(folder):
     assert run.model.settings.cutoff_fn == "cosine"
 
 
-@pytest.mark.parametrize(("kind", "power", "beta"), [("mae", 1, None), ("L2", 2, None), ("smoothl1", 1, HARTREE)])
+@pytest.mark.parametrize(
+    ("kind", "power", "beta"),
+    [("mae", 1, None), ("L2", 2, None), ("smoothl1", 1, HARTREE), ("MatLoss", 1, None)],
+)
 def test_weights_of_other_units_give_the_same_loss(folder, kind, power, beta):
     """The loss of an error of 0.1 Ha, and of 0.1 Ha/Å, is the same number on both sides."""
     run = run_of(folder, trainer__lossfn=kind, model__default_units={"energy": "Hartree", "pos": "Angstrom"})
@@ -136,10 +142,40 @@ def test_weights_of_other_units_give_the_same_loss(folder, kind, power, beta):
     if beta:
         assert train.smooth_l1_beta == pytest.approx({"energy": beta, "forces": beta, "stress": beta})
     for error in (0.1, 3.0):  # Ha; below and above the end of the square
-        theirs = {"mae": error, "L2": error**2, "smoothl1": error**2 / 2 if error < 1 else error - 0.5}[kind]
+        theirs = {
+            "mae": error,
+            "L2": error**2,
+            "smoothl1": error**2 / 2 if error < 1 else error - 0.5,
+            "MatLoss": 2 * error,
+        }[kind]
         d, b = error * HARTREE, beta or 1.0
-        ours = {"mae": d, "L2": d**2, "smoothl1": d**2 / (2 * b) if d < b else d - b / 2}[kind]
+        ours = {"mae": d, "L2": d**2, "smoothl1": d**2 / (2 * b) if d < b else d - b / 2, "MatLoss": d + (d**2) ** 0.5}[
+            kind
+        ]
         assert train.energy_weight * ours == pytest.approx(theirs)
+
+
+def test_matloss_is_mean_absolute_plus_root_mean_square_error(folder):
+    """The loss of a batch, on both sides from the same errors in Ha, Ha/Å and Debye."""
+    units = {"energy": "Ha", "pos": "Angstrom", "dipole": "Debye"}
+    weights = {"energy": 1.0, "forces": 100.0, "dipole": 2.0}
+    run = run_of(folder, trainer__lossfn="matloss", trainer__losses_weight=weights, model__default_units=units,
+                 model__model_kwargs__output_modes=["energy", "dipole"])  # fmt: skip
+    train = run.train
+    assert {train.loss_energy, train.loss_force, train.targets["dipole"].loss} == {"mae_plus_rmse"}
+    errors = {"energy": [0.1, -0.3], "forces": [0.2, 0.0, -0.4, 0.1, 0.1, 0.3], "dipole": [1.0, -2.0, 0.5, 0, 0.1, 0.2]}
+    scales = {"energy": HARTREE, "forces": HARTREE, "dipole": DEBYE}
+    ours = {"energy": train.energy_weight, "forces": train.force_weight, "dipole": train.targets["dipole"].weight}
+    for name, parts in errors.items():
+        d = torch.tensor(parts, dtype=torch.float64)
+        theirs = weights[name] * (d.abs().mean() + d.square().mean().sqrt())
+        term = build_term(name, "mae_plus_rmse", "total" if name != "forces" else None)
+        rows = torch.ones(len(d) // term.quantity.width)
+        rows = Rows(rows.bool(), rows, torch.arange(len(rows)), rows.long(), len(rows))
+        difference = scales[name] * d.reshape(-1, term.quantity.width)
+        count = term.loss.count(rows, term.quantity.width)
+        means = [value / count for value in term.loss.sums(difference, rows)]
+        assert float(ours[name] * term.loss.value(means)) == pytest.approx(float(theirs), rel=1e-12), name
 
 
 def test_smooth_errors_of_targets_keep_their_unit(folder):
@@ -253,9 +289,8 @@ def test_early_stops_are_in_our_units(folder):
         ({"model__model_kwargs__norm_type": "batch"}, "model.model_kwargs.norm_type", "layer_norm"),
         ({"data__cutoff": 4.0}, "data.cutoff", "neighbours would enter with a jump"),
         ({"data__default_dtype": "float16"}, "data.default_dtype", "train.amp"),
-        ({"trainer__lossfn": "matloss"}, "trainer.lossfn", "mae is the nearest"),
         ({"trainer__ckpt_file": "x.pt"}, "trainer.ckpt_file", "not taken over"),
-        ({"trainer__finetune_modules": ["output"]}, "trainer.finetune_modules", "other names"),
+        ({"trainer__finetune_modules": ["weight"]}, "trainer.finetune_modules", "'weight': no word for whole"),
         ({"trainer__optimizer_kwargs": {"foreach": True}}, "trainer.optimizer_kwargs.foreach", "no such key"),
         ({"trainer__lr_scheduler_kwargs": {"verbose": True}}, "trainer.lr_scheduler_kwargs.verbose", "no such key"),
     ],

@@ -175,24 +175,38 @@ def test_perfect_prediction_has_zero_loss_and_gradient(name, quantity, normaliza
 
 @pytest.mark.parametrize("absent", [(), (2,)])
 @every_case
-def test_whole_batch_is_weighted_halves(name, quantity, normalization, absent):
+def test_whole_batch_is_its_halves(name, quantity, normalization, absent):
+    """Sums and counts of the halves add up, and so does the gradient, by the slopes of the whole."""
     outputs, labels = make(SIZES, absent=absent, weight=torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=torch.float64))
     loss, first = one(name, quantity, normalization), torch.tensor([True, False, True, False])
     halves = [part(outputs, labels, first), part(outputs, labels, ~first)]
     counts = [loss.counts(half[1])[quantity] for half in halves]
-    joined = sum(loss(*half).total * c for half, c in zip(halves, counts, strict=True)) / sum(counts)
+    sums = [loss.sums(*half) for half in halves]
+    added = {place: sums[0][place] + sums[1][place] for place in sums[0]}
     whole = loss(outputs, labels)
-    assert torch.allclose(whole.total, joined, rtol=1e-14)
     assert sum(counts) == loss.counts(labels)[quantity]
+    assert torch.allclose(whole.total, loss.combine(added, {quantity: sum(counts)}).total, rtol=1e-14)
     assert torch.allclose(whole.total, 2.0 * whole.terms[quantity], rtol=1e-14)
+    if loss.is_mean:
+        joined = sum(loss(*half).total * c for half, c in zip(halves, counts, strict=True)) / sum(counts)
+        assert torch.allclose(whole.total, joined, rtol=1e-14)
+    slopes = loss.slopes(added, {quantity: sum(counts)})
+    (gradient,) = torch.autograd.grad(whole.total, source(outputs, quantity))
+    for half, chosen, its in zip(halves, (first, ~first), sums, strict=True):
+        share = sum(slopes[place] * value for place, value in its.items())
+        (of_half,) = torch.autograd.grad(share, source(half[0], quantity))
+        assert torch.allclose(of_half, gradient[rows_of(labels, quantity, chosen)], rtol=1e-12, atol=1e-300)
 
 
 @every_case
 def test_structure_weight_multiplies(name, quantity, normalization):
     outputs, labels = make(SIZES)
     loss = one(name, quantity, normalization)
-    double = loss(outputs, labels._replace(weight=2 * labels.weight)).total
-    assert torch.allclose(double, 2 * loss(outputs, labels).total, rtol=1e-14)
+    doubled = labels._replace(weight=2 * labels.weight)
+    for place, value in loss.sums(outputs, labels).items():
+        assert torch.allclose(loss.sums(outputs, doubled)[place], 2 * value, rtol=1e-14)
+    if loss.is_mean:
+        assert torch.allclose(loss(outputs, doubled).total, 2 * loss(outputs, labels).total, rtol=1e-14)
     none = labels._replace(weight=labels.weight * torch.tensor([1, 0, 1, 1]))
     loss(outputs, none).total.backward()
     touched = source(outputs, quantity).grad[rows_of(labels, quantity, torch.arange(4) == 1)]
@@ -212,10 +226,11 @@ def test_left_out_atoms_are_unlabelled_atoms(name, normalization):
     assert (found[0][left_out] == 0).all()
     assert (found[0][~left_out & labels.has_forces] != 0).any()
     weighed = one(name, "forces", normalization, AtomChoice(False, ((1, 3.0),)))
-    (gradient,) = torch.autograd.grad(weighed(outputs, labels).total, outputs.forces)
-    (plain,) = torch.autograd.grad(theirs(outputs, labels).total, outputs.forces)
     factor = torch.where(labels.tags == 1, 3.0, 1.0).unsqueeze(1)
-    assert torch.allclose(gradient, factor * plain, rtol=1e-14)
+    for place in theirs.sum_names:
+        (gradient,) = torch.autograd.grad(weighed.sums(outputs, labels)[place], outputs.forces)
+        (plain,) = torch.autograd.grad(theirs.sums(outputs, labels)[place], outputs.forces)
+        assert torch.allclose(gradient, factor * plain, rtol=1e-14), place
 
 
 OF_CLASSES = Quantity("metal", "", "structure", (), "yes or no", "total", kind="class")

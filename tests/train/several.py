@@ -28,6 +28,7 @@ from forgefield.train import cycles, joining, loop
 from forgefield.train.loop import fit
 
 TRAIN, VAL = make_structures(10), make_structures(4, seed=7)
+ROOTS = {f"loss_{name}": "mae_plus_rmse" for name in ("energy", "force", "stress")}
 KEYS = {"epochs": 3, "batch_size": 3, "plateau_patience": 0, "stress_weight": 10.0}
 
 
@@ -201,6 +202,11 @@ def main(root):
     found = {
         "plain": both(root, "plain", 2),
         "accumulated": both(root, "accumulated", 2, accum_steps=2, ema_decay=None),
+        "roots": both(root, "roots", 2, accum_steps=2, **ROOTS),
+        "roots of single batches": both(root, "roots of single batches", 2, **ROOTS),
+        "roots, full batch": both(
+            root, "roots, full batch", 2, optimizer="lbfgs", lr=1.0, ema_decay=None, max_grad_norm=None, **ROOTS
+        ),
         "three": both(root, "three", 3, batch_size=2, cycle_steps=3),
         "srun": both(root, "srun", 2, "srun", epochs=1),
         "full batch": both(root, "full batch", 2, optimizer="lbfgs", lr=1.0, ema_decay=None, max_grad_norm=None),

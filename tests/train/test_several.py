@@ -45,7 +45,10 @@ def steady(folder):
     return [{key: value for key, value in row.items() if key not in CLOCK} for row in rows]
 
 
-@pytest.mark.parametrize("name", ["plain", "accumulated", "three", "srun", "full batch"])
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "accumulated", "three", "srun", "full batch", "roots", "roots of single batches", "roots, full batch"],
+)
 def test_several_processes_give_the_run_of_one(outcome, name):
     """Batches of 3, 3, 3 and 1 structures: of two processes one goes empty, of three two; not all have a stress."""
     root, found = outcome

@@ -114,11 +114,12 @@ class ExportSettings(Settings):
         default=("torchscript",), description="Formats to write beside weights.safetensors and manifest.json."
     )
 
-    files_of: Literal["alignn"] | None = Field(
+    files_of: Literal["alignn", "xequinet"] | None = Field(
         default=None,
-        description="Training also writes its results under the names that scripts for another program read, into "
-        "run_dir/alignn: ids_train_val_test.json, history_train.json, history_val.json, Val_results.json, "
-        "Test_results.json, prediction_results_test_set.csv. null: none.",
+        description="Training also writes its results under the names that scripts for another program read. alignn, "
+        "into run_dir/alignn: ids_train_val_test.json, history_train.json, history_val.json, Val_results.json, "
+        "Test_results.json, prediction_results_test_set.csv. xequinet, into run_dir/xequinet, for test data: "
+        "NAME_test.log, NAME_test_results.npz (docs/translate.md). null: none.",
     )
     correction_alone: bool = Field(
         default=False,

@@ -19,6 +19,7 @@ from forgefield.app.tasks.steps.aims import aims_of, judges_unseen, unseen_eleme
 from forgefield.app.tasks.steps.datasets import check_heads, check_some_label, heads_of, open_asked, trained_quantities
 from forgefield.app.tasks.steps.examining import look_at_training_data
 from forgefield.app.tasks.steps.models import ToMeasure, check_base, cutoff_of, find_bundle, load_start
+from forgefield.app.tasks.steps.xequinet_files import check_tested
 from forgefield.app.tuning_check import look_at_start
 from forgefield.core.elements import symbol
 from forgefield.core.errors import ForgeError
@@ -203,6 +204,7 @@ class Checkup(Findings):
             self.add("E0s", "note", note)
 
     def _test(self, data: TrainingData, known: list[int], owner: str) -> None:
+        self.attempt("export.files_of", lambda: check_tested(self.config, data))
         if data.test is not None:
             self._portray("data.split.test", data.test, (), " (a part of data.train)")
         if not self.config.data.test:

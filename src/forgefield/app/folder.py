@@ -28,7 +28,7 @@ _SIGNS_OF_A_RUN = (
 )
 _LAYOUT = (
     *_SIGNS_OF_A_RUN, "history.csv", "breakdown.jsonl", "breakdown.csv", "events.jsonl", "trained.json", "tensorboard",
-    "wandb", "mlruns", "mlflow_run.txt", "evaluation", "alignn", "report.html",
+    "wandb", "mlruns", "mlflow_run.txt", "evaluation", "alignn", "xequinet", "report.html",
 )  # fmt: skip
 
 

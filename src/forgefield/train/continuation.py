@@ -169,6 +169,8 @@ def changes_loss(found: Collection[str]) -> bool:
 def settle(progress: Progress, found: Collection[str], stored: Mapping[str, Any], own: Stamp) -> list[str]:
     """Carry the place in the epoch over to batches of another size or order; returns what was done, in sentences."""
     told = []
+    if any(f"train.{name}" in found for name in LossKeys.model_fields):
+        progress.running.sums, progress.running.counts = {}, {}
     if changes_loss(found) and progress.best.metric is not None:
         progress.best, progress.ranked, progress.stops = Best(cycle=progress.cycle), [], {}
         told.append("resume: validation losses before and after cannot be compared; the best is chosen anew")

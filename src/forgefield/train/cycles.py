@@ -183,9 +183,9 @@ class Cycles:
     def _count(self, report: UpdateReport, rates: dict[str, float]) -> None:
         """Add one update to the sums since the last validation."""
         running, now = self.state.progress.running, time.monotonic()
-        for name in report.sums:
-            running.sums[name] = running.sums.get(name, 0.0) + report.sums[name]
-            running.counts[name] = running.counts.get(name, 0.0) + report.counts[name]
+        for kept, new in ((running.sums, report.sums), (running.counts, report.counts)):
+            for name, number in new.items():
+                kept[name] = kept.get(name, 0.0) + number
         running.updates += 1
         running.structures += report.n_structures
         running.grad_norm += report.grad_norm

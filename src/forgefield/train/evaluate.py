@@ -210,7 +210,7 @@ def validate(
         parts, heads = gathered(parts, heads, team)
     table = joined(parts)
     _check_finite(table, loader)
-    added = [_summed(part, list(losses.terms), team) for part in (sums, counts)]
+    added = _summed(sums, losses.sum_names, team), _summed(counts, list(losses.terms), team)
     order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
     names = np.array(potential.heads, dtype=object)[np.concatenate(heads)[order]]
     return losses.combine(*added), measure_errors(table, {"head": names})

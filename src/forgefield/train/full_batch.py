@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from forgefield.train.accumulation import add_gradients, count_labels
 from forgefield.train.loss import WeightedLoss
+from forgefield.train.randomness import Draws
 from forgefield.train.state import TrainState
-from forgefield.train.step import UpdateReport, _backward, _not_finite, _over_all, _to_floats, gradient_norm
+from forgefield.train.step import UpdateReport, _not_finite, _to_floats, gradient_norm
 
 if TYPE_CHECKING:
     from forgefield.data.loader import Batch
@@ -32,15 +34,14 @@ class _Objective:
         self, state: TrainState, batches: Sequence[Batch], losses: WeightedLoss, tally: Tally | None = None
     ) -> None:
         self.state, self.batches, self.losses, self.tally = state, batches, losses, tally
-        self.counts = _over_all(state, losses, [losses.counts(batch.labels) for batch in batches])
+        self.rows = [losses.rows(batch.labels) for batch in batches]
+        self.counts = count_labels(state, batches, losses, self.rows)
         group = state.optimizer.param_groups[0]
         self.parameters: list[nn.Parameter] = group["params"]
         self.decays: list[float] = group["decays"]
         self.first: UpdateReport | None = None
         self.start = 0.0
-        device = self.parameters[0].device
-        self.devices = [device] if device.type == "cuda" else []
-        self.draws = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in self.devices]
+        self.draws = Draws(self.parameters[0].device)
 
     def __call__(self) -> Tensor:
         """Evaluate at the weights as they stand.
@@ -48,20 +49,14 @@ class _Objective:
         Raises:
             NotFiniteError: the first value is not a number; the weights have not been moved yet.
         """
-        torch.set_rng_state(self.draws[0])
-        for device, draw in zip(self.devices, self.draws[1], strict=True):
-            torch.cuda.set_rng_state(draw, device)
+        self.draws.again()
         self.state.optimizer.zero_grad(set_to_none=True)
-        parts = []
-        for batch in self.batches:
-            tally = self.tally if self.first is None else None
-            parts.append(_backward(self.state, batch, self.losses, self.counts, tally)[0])
-        sums = _over_all(self.state, self.losses, parts)
+        tally = self.tally if self.first is None else None
+        sums, total = add_gradients(self.state, self.batches, self.losses, self.rows, self.counts, tally)
         self.state.team.sum_gradients(self.parameters)
-        report = self.losses.combine(sums, self.counts)
-        value = report.total.detach() + self._add_decay().to(report.total.dtype)
+        value = total + self._add_decay().to(total.dtype)
         if self.first is None:
-            numbers = _to_floats(report.total, sums, self.counts, gradient_norm(self.state))
+            numbers = _to_floats(total, sums, self.counts, gradient_norm(self.state))
             n_structures = self.state.team.total(sum(batch.index.shape[0] for batch in self.batches))
             self.first = UpdateReport(*numbers, n_structures=n_structures, skipped=False)
             if not (math.isfinite(self.first.loss) and math.isfinite(self.first.grad_norm)):

@@ -42,7 +42,8 @@ def history_row(
         best: whether it is the best so far.
         partial: whether the fit ends within a cycle.
     """
-    running, means = progress.running, progress.running.means()
+    running = progress.running
+    means = losses.means(running.sums, running.counts)
     shown = (*QUANTITY_KEYS, *further)
     found: Row = {
         "cycle": progress.cycle,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
@@ -36,10 +36,12 @@ class Loss(ABC):
 
     The sum and the count are kept apart, so that losses of parts of a batch, of accumulated batches, of whole
     epochs and of several processes are joined exactly. Weights of structures multiply the sum and not the count, as in
-    mace-torch.
+    mace-torch. A loss that is no mean, such as one with the root of a mean, names several sums in `sums_of` and
+    makes its value of their means in `value`.
     """
 
     normalizes: ClassVar[bool] = True  # False: its own sum and count are its only normalisation
+    sums_of: ClassVar[tuple[str, ...]] = ("",)  # what follows the quantity in the names of its sums
 
     def accepts(self, quantity: Quantity) -> bool:
         """Say whether it is defined for a quantity."""
@@ -47,16 +49,26 @@ class Loss(ABC):
 
     @abstractmethod
     def of_rows(self, difference: Tensor, rows: Rows) -> Tensor:
-        """Return the loss of each row, (R,), from `difference` (R, D): prediction minus label, 0 where absent."""
+        """Return the loss of each row, (R,), from `difference` (R, D): prediction minus label, 0 where absent.
+
+        A loss of K > 1 sums returns what is summed for each, (K, R).
+        """
 
     @abstractmethod
     def count(self, rows: Rows, width: int) -> Tensor:
         """Return what the sum is divided by, for rows of `width` components; 0 if nothing is labelled."""
 
-    def sum(self, difference: Tensor, rows: Rows) -> Tensor:
-        """Return the weighted sum over labelled rows, float64."""
+    def value(self, means: Sequence[Tensor]) -> Tensor:
+        """Return the loss, (), from the quotients of its sums and the count."""
+        return means[0]
+
+    def sums(self, difference: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+        """Return the weighted sums over labelled rows, float64."""
         each = torch.where(rows.present, self.of_rows(difference, rows), 0.0)
-        return (each * rows.weight.to(each.dtype)).sum(dtype=torch.float64)
+        weighed = each * rows.weight.to(each.dtype)
+        if len(self.sums_of) == 1:
+            return (weighed.sum(dtype=torch.float64),)
+        return weighed.sum(1, dtype=torch.float64).unbind()
 
 
 class Term:
@@ -83,11 +95,11 @@ class Term:
         """Return masks, weights and sizes of the rows that are compared."""
         return rows_of(self.quantity, labels, self.choice)
 
-    def sum(self, outputs: Outputs, labels: Labels, rows: Rows) -> Tensor:
-        """Return the weighted sum over labelled rows, float64, differentiable."""
+    def sums(self, outputs: Outputs, labels: Labels, rows: Rows) -> tuple[Tensor, ...]:
+        """Return the weighted sums over labelled rows, float64, differentiable."""
         difference = _difference(self.quantity, outputs, labels, rows)
         difference = scaled(difference, rows, self.quantity, self.normalization)
-        return self.loss.sum(difference, weighted(rows, self.quantity, self.normalization))
+        return self.loss.sums(difference, weighted(rows, self.quantity, self.normalization))
 
     def count(self, labels: Labels, rows: Rows) -> Tensor:
         """Return what the sum is divided by, float64."""
@@ -109,6 +121,9 @@ class WeightedLoss:
 
     def __init__(self, terms: Mapping[str, tuple[float, Term]]) -> None:
         self.terms = dict(terms)
+        self._names = {name: [name + part for part in term.loss.sums_of] for name, (_, term) in self.terms.items()}
+        self.sum_names = [name for names in self._names.values() for name in names]
+        self.is_mean = len(self.sum_names) == len(self.terms)  # then each batch of several has its share of it
 
     def __call__(self, outputs: Outputs, labels: Labels) -> LossReport:
         """Return the loss of one batch, differentiable."""
@@ -120,20 +135,41 @@ class WeightedLoss:
         return {name: term.rows(labels) for name, (_, term) in self.terms.items()}
 
     def sums(self, outputs: Outputs, labels: Labels, rows: Mapping[str, Rows] | None = None) -> dict[str, Tensor]:
-        """Return the weighted sum of each term, float64, differentiable."""
-        rows = rows or self.rows(labels)
-        return {name: term.sum(outputs, labels, rows[name]) for name, (_, term) in self.terms.items()}
+        """Return the weighted sums of each term by name, float64, differentiable."""
+        rows, found = rows or self.rows(labels), dict[str, Tensor]()
+        for name, (_, term) in self.terms.items():
+            found |= zip(self._names[name], term.sums(outputs, labels, rows[name]), strict=True)
+        return found
 
     def counts(self, labels: Labels, rows: Mapping[str, Rows] | None = None) -> dict[str, Tensor]:
-        """Return what each sum is divided by; known before the model is evaluated."""
+        """Return what the sums of each term are divided by; known before the model is evaluated."""
         rows = rows or self.rows(labels)
         return {name: term.count(labels, rows[name]) for name, (_, term) in self.terms.items()}
 
     def combine(self, sums: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> LossReport:
         """Divide sums by counts and add the terms; a term without labels is 0."""
-        terms = {name: sums[name] / counts[name].clamp(min=1.0) for name in self.terms}
+        terms = dict[str, Tensor]()
+        for name, (_, term) in self.terms.items():
+            count = counts[name].clamp(min=1.0)
+            terms[name] = term.loss.value([sums[place] / count for place in self._names[name]])
         weighted = [weight * terms[name] for name, (weight, _) in self.terms.items()]
         return LossReport(torch.stack(weighted).sum(), terms)
+
+    def slopes(self, sums: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the derivative of the loss by each of the sums over a whole batch."""
+        leaves = {name: value.detach().requires_grad_() for name, value in sums.items()}
+        with torch.enable_grad():
+            total = self.combine(leaves, counts).total
+        return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+
+    def means(self, sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float | None]:
+        """Return each term from plain sums and counts; None where nothing was labelled."""
+        plain = {name: torch.tensor(value, dtype=torch.float64) for name, value in sums.items()}
+        found = dict[str, float | None]()
+        for name, (_, term) in self.terms.items():
+            n, places = counts.get(name), self._names[name]
+            found[name] = float(term.loss.value([plain[place] / n for place in places])) if n else None
+        return found
 
 
 def build_loss(settings: TrainSettings, potential: Potential | None = None, stage: int = 1) -> WeightedLoss:

@@ -65,10 +65,11 @@ def _formula(name: str, settings: TrainSettings) -> str:
             "beta": settings.shape_of("smooth_l1_beta", name) if kind == "smooth_l1" else 0.0,
         }
     )
+    over, divided = _range(quantity, kind, normalization), "/√n" if normalization == "sqrt_atoms" else ""
+    if kind == "mae_plus_rmse":
+        return f"(mean over {over} of |{d}|{divided} + root of the mean of ({d})²{divided})"
     shape = _SHAPES.get(kind, kind + "({d})").format(d=d, **values)
-    return f"mean over {_range(quantity, kind, normalization)} of {shape}" + (
-        "/√n" if normalization == "sqrt_atoms" else ""
-    )
+    return f"mean over {over} of {shape}{divided}"
 
 
 def _range(quantity: Quantity, kind: str, normalization: str) -> str:

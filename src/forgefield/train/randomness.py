@@ -50,6 +50,25 @@ def restore(plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
             torch.cuda.set_rng_state(state, device)
 
 
+class Draws:
+    """The random numbers that torch draws from now on, to be drawn again.
+
+    Args:
+        device: where the model is, beside the CPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.cpu = torch.get_rng_state()
+        self.device = device if device.type == "cuda" else None
+        self.cuda = None if self.device is None else torch.cuda.get_rng_state(self.device)
+
+    def again(self) -> None:
+        """Go back to the moment at which this was made."""
+        torch.set_rng_state(self.cpu)
+        if self.device is not None and self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, self.device)
+
+
 def packed() -> bytes:
     """Return the states as bytes, to be sent from one process to another."""
     plain, tensors = capture()

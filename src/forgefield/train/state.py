@@ -35,10 +35,6 @@ class Running:
     rates: dict[str, float] = field(default_factory=dict)
     errors: dict[str, list[float]] = field(default_factory=dict)
 
-    def means(self) -> dict[str, float | None]:
-        """Return the loss terms as ratios of sums; None where nothing was labelled."""
-        return {name: self.sums[name] / n if n else None for name, n in self.counts.items()}
-
 
 @dataclass
 class Best:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from forgefield.core.errors import ForgeError
 from forgefield.models.precision import autocast
+from forgefield.train.accumulation import add_gradients, count_labels
 from forgefield.train.loss import WeightedLoss
-from forgefield.train.normalization import Rows
 from forgefield.train.state import TrainState
 from forgefield.train.tally import Tally
 
@@ -80,13 +80,9 @@ def take_update(
         state.potential.train()
     state.optimizer.zero_grad(set_to_none=True)
     rows = [losses.rows(batch.labels) for batch in batches]
-    labelled = [losses.counts(batch.labels, its) for batch, its in zip(batches, rows, strict=True)]
-    counts = _over_all(state, losses, labelled)
-    parts = [_backward(state, batch, losses, counts, tally, its) for batch, its in zip(batches, rows, strict=True)]
-    sums = _over_all(state, losses, [part for part, _ in parts])
+    counts = count_labels(state, batches, losses, rows)
+    sums, total = add_gradients(state, batches, losses, rows, counts, tally)
     state.team.sum_gradients(p for group in state.optimizer.param_groups for p in group["params"])
-    alone = len(parts) == 1 and state.team.size == 1
-    total = parts[0][1] if alone else losses.combine(sums, counts).total
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
     norm = _clip(state, max_grad_norm, max_grad_value)
@@ -102,24 +98,6 @@ def take_update(
     return result
 
 
-def _backward(
-    state: TrainState,
-    batch: Batch,
-    losses: WeightedLoss,
-    counts: dict[str, Tensor],
-    tally: Tally | None = None,
-    rows: Mapping[str, Rows] | None = None,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Add the gradient of one batch's share of the loss; returns its sums, and the share itself."""
-    outputs = state.predict(batch)
-    if tally is not None:
-        tally.add(outputs, batch)
-    sums = losses.sums(outputs, batch.labels, rows)
-    loss = losses.combine(sums, counts).total
-    (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
-    return {name: value.detach() for name, value in sums.items()}, loss.detach()
-
-
 def _scaled_step(state: TrainState, batches: Sequence[Batch], result: UpdateReport) -> UpdateReport:
     """Step under gradient scaling, which leaves out updates whose float16 gradient overflowed."""
     assert state.scaler is not None
@@ -133,22 +111,6 @@ def _scaled_step(state: TrainState, batches: Sequence[Batch], result: UpdateRepo
     if not skipped:
         state.take_averages()
     return result._replace(skipped=skipped, grad_norm=0.0 if skipped else result.grad_norm)
-
-
-def _over_all(state: TrainState, losses: WeightedLoss, parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Add the numbers of batches and processes."""
-    if state.team.size == 1:
-        return _added(parts)
-    own = torch.zeros(len(losses.terms), dtype=torch.float64, device=state.team.device)
-    if parts:
-        own = torch.stack([value.double() for value in _added(parts).values()])
-    return dict(zip(losses.terms, state.team.sum_values(own).unbind(), strict=True))
-
-
-def _added(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
 
 
 def gradient_norm(state: TrainState) -> Tensor:
@@ -200,11 +162,10 @@ def _to_floats(
     total: Tensor, sums: dict[str, Tensor], counts: dict[str, Tensor], norm: Tensor
 ) -> tuple[float, dict[str, float], dict[str, float], float]:
     """Bring all numbers of an update to the host in one transfer."""
-    names = list(sums)
-    stack = [total, norm.to(total.dtype), *sums.values(), *(counts[name] for name in names)]
+    stack = [total, norm.to(total.dtype), *sums.values(), *counts.values()]
     loss, length, *rest = torch.stack(stack).tolist()
-    n = len(names)
-    return loss, dict(zip(names, rest[:n], strict=True)), dict(zip(names, rest[n:], strict=True)), length
+    n = len(sums)
+    return loss, dict(zip(sums, rest[:n], strict=True)), dict(zip(counts, rest[n:], strict=True)), length
 
 
 def _not_finite(state: TrainState, batches: Sequence[Batch], result: UpdateReport) -> NotFiniteError:

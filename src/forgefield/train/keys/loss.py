@@ -24,8 +24,8 @@ class TargetSettings(Settings):
     weight: float = Field(1.0, ge=0, description="Weight of its loss.")
     loss: str = Field(
         "auto",
-        description="Kind of its loss: mse, mae, huber, ...; auto: cross_entropy for a class (data.targets with a "
-        "threshold), mse for numbers.",
+        description="Kind of its loss: mse, mae, huber, mae_plus_rmse, ...; auto: cross_entropy for a class "
+        "(data.targets with a threshold), mse for numbers.",
         json_schema_extra=_TARGET_KINDS,
     )
     normalization: Normalization | None = Field(
@@ -56,11 +56,14 @@ class LossKeys(Settings):
         "over structures; total, sqrt_atoms: sum over those of a structure (divided by √n), then mean over structures.",
     )
     stress_normalization: Normalization = Field("total", description="As energy_normalization.")
-    loss_energy: str = Field("mse", description="mse, mae, huber or smooth_l1.", json_schema_extra=_KINDS)
-    loss_force: str = Field(
-        "mse", description="mse, mae, huber, smooth_l1, l2mae or atomwisel2.", json_schema_extra=_KINDS
+    loss_energy: str = Field(
+        "mse",
+        description="mse, mae, huber, smooth_l1, or mae_plus_rmse: mean absolute error plus the root of the mean "
+        "squared one, over all of an update; with train.accum_steps above 1 each batch is predicted twice.",
+        json_schema_extra=_KINDS,
     )
-    loss_stress: str = Field("mse", description="mse, mae, huber or smooth_l1.", json_schema_extra=_KINDS)
+    loss_force: str = Field("mse", description="As loss_energy; also l2mae or atomwisel2.", json_schema_extra=_KINDS)
+    loss_stress: str = Field("mse", description="As loss_energy.", json_schema_extra=_KINDS)
     huber_delta: PositiveFloat | dict[str, PositiveFloat] = Field(
         0.01,
         description="huber: error above which the loss is linear, in the unit of the quantity (per atom where it is "

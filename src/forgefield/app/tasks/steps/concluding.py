@@ -25,6 +25,7 @@ from forgefield.app.tasks.steps.levels import handed_out, untrained_heads, witho
 from forgefield.app.tasks.steps.outcome import TaskResult, say, short, show
 from forgefield.app.tasks.steps.prolonging import prolonging
 from forgefield.app.tasks.steps.run import Run
+from forgefield.app.tasks.steps.xequinet_files import write_xequinet_files
 from forgefield.core.errors import ModelError
 from forgefield.core.quantities import ALWAYS
 from forgefield.core.structure import Structure
@@ -55,6 +56,8 @@ def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResu
     metrics = judge(run, potential, data, tests)
     if run.config.export.files_of == "alignn":
         write_alignn_files(run.folder, data, tests)
+    elif run.config.export.files_of == "xequinet":
+        write_xequinet_files(run.folder, run.config.name, tests)
     trained = _trained(run, potential, data)
     folder = hand_out(run, trained, sample_of(data.val or data.train), metrics)
     run.record.note(status="finished")

@@ -19,6 +19,7 @@ from forgefield.app.tasks.steps.head_names import check_told_apart
 from forgefield.app.tasks.steps.outcome import say
 from forgefield.app.tasks.steps.replaying import count_replay, describe_replay, open_replay
 from forgefield.app.tasks.steps.run import Run
+from forgefield.app.tasks.steps.xequinet_files import check_tested
 from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError, ModelError
 from forgefield.core.structure import Structure
@@ -70,6 +71,7 @@ def load_training_data(run: Run) -> TrainingData:
     """Open and split the training data, and check that every trained label is there."""
     with run.record.stage("reading"):
         data = checked_training_data(run.config)
+        check_tested(run.config, data)
         if data.val is None:
             run.say("note: there are no validation data; the best epoch is chosen on the training data")
     if data.split is not None and data.split.note:

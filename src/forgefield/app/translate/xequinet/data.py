@@ -39,6 +39,9 @@ def data(given: Given, sheet: Sheet) -> None:
     path, comment = seen_from(given["data.db_path"] or ".", given, sheet)
     split, limit = given["data.split"], given["data.max_num_samples"]
     known = parts_of(given)
+    if known is None or known.get("test"):
+        note = "" if known else "; take it out if the split has no part test"
+        sheet.put("export.files_of", "xequinet", f"test results under XequiNet's names too, in run_dir/xequinet{note}")
     if split == "split" and limit >= MANY:
         sheet.put("data.train", path, comment or "with the parts of its split.json")
     else:

@@ -9,7 +9,9 @@ from forgefield.app.translation import Given, Remark, Sheet
 from forgefield.core.units import factor
 from forgefield.data.unit_expressions import named_unit
 
-KINDS = {"mae": "mae", "l1": "mae", "mse": "mse", "l2": "mse", "smoothl1": "smooth_l1"}
+KINDS = {
+    "mae": "mae", "l1": "mae", "mse": "mse", "l2": "mse", "smoothl1": "smooth_l1", "matloss": "mae_plus_rmse",
+}  # fmt: skip
 TARGETS = {
     "virial": "virial", "charges": "charges", "atomic_charges": "charges", "dipole": "dipole",
     "polar": "polarizability", "magnitude": "dipole_magnitude",
@@ -29,7 +31,7 @@ def losses(given: Given, sheet: Sheet) -> None:
         raise given.wrong(
             "trainer.losses_weight", "is empty", "give a weight for each property, {energy: 1, forces: 100}"
         )
-    kind = _kind(given, sheet)
+    kind = _kind(given)
     found: dict[str, float] = {}
     targets: dict[str, dict[str, Any]] = {}
     keys: dict[str, dict[str, Any]] = {}
@@ -44,14 +46,10 @@ def losses(given: Given, sheet: Sheet) -> None:
     sheet.put("train.best_metric", "loss", "the validation loss; XequiNet takes the weighted mean absolute errors")
 
 
-def _kind(given: Given, sheet: Sheet) -> str:
+def _kind(given: Given) -> str:
     name = str(given["trainer.lossfn"]).lower()
-    if name == "matloss":
-        why = "mean absolute error plus root mean square error of a batch; mae is the nearest"
-        sheet.lost.append(Remark("trainer.lossfn", given["trainer.lossfn"], why))
-        return "mae"
     if name not in KINDS:
-        raise given.wrong("trainer.lossfn", f"got {name!r}", f"give one of {', '.join([*KINDS, 'matloss'])}")
+        raise given.wrong("trainer.lossfn", f"got {name!r}", f"give one of {', '.join(KINDS)}")
     return KINDS[name]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from forgefield.app.translate.xequinet.modules import follow, modules_of, names_of
 from forgefield.app.translation import Given, Remark, Sheet
 
 OPTIMIZERS = {"adam": 0.0, "adamw": 0.01, "nadam": 0.0, "radam": 0.0}
@@ -65,11 +66,21 @@ def _start(given: Given, sheet: Sheet) -> None:
     elif given.says("trainer.resume"):
         sheet.needless.append(Remark("trainer.resume", False, "a new run"))
     if modules:
-        why = "parameters have other names here: train.finetune_modules takes regular expressions, and a run lists its "
-        why += "parameters; train.freeze: head_only trains the readouts alone"
-        sheet.lost.append(Remark("trainer.finetune_modules", modules, why))
+        _finetune(given, sheet, [str(word) for word in (modules if isinstance(modules, list) else [modules])])
     elif given.says("trainer.finetune_modules"):
         sheet.needless.append(Remark("trainer.finetune_modules", modules, "all is trained"))
+
+
+def _finetune(given: Given, sheet: Sheet, words: list[str]) -> None:
+    """Name what is trained; the rest is frozen."""
+    modules = modules_of(given)
+    found = follow(words, modules)
+    if not found.strange:
+        sheet.put("train.finetune_modules", found.patterns, f"XequiNet's {', '.join(words)}; all else is frozen")
+        return
+    why = f"{', '.join(map(repr, found.strange))}: no word for whole layers that are here too. Modules of this model: "
+    why += f"{', '.join(names_of(modules))}; or set train.finetune_modules, regular expressions on our names, by hand"
+    sheet.lost.append(Remark("trainer.finetune_modules", words, why))
 
 
 def remarks(given: Given, sheet: Sheet) -> None:
