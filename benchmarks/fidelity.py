@@ -248,7 +248,7 @@ def table(results: dict[str, Any], data: str, backend: str) -> list[str]:
 def picture(results: dict[str, Any], data: str, backends: list[str]) -> str:
     """A chart: force error of the good level over the number of its labels."""
     few, many = FEW[data], ALL[data]
-    kinds = ("alone", "+ cheap", "correcting cheap")
+    kinds = ("alone", "+ cheap", "corrected")
     marks = ((few, f"{few} good", 0), (many, f"{many} good", 0), (few, f"{few} good + cheap", 1),
              (few, f"{few} good, correcting cheap alone", 2))  # fmt: skip
     points = [
