@@ -82,8 +82,16 @@ def check_tags(dataset: Dataset, named: Collection[int]) -> None:
         )
 
 
-def check_elements(dataset: Dataset, elements: Collection[int], owner: str = "the training data") -> None:
+def check_elements(
+    dataset: Dataset, elements: Collection[int], owner: str = "the training data", *, drawn: bool = False
+) -> None:
     """Refuse structures with elements that `owner` does not know.
+
+    Args:
+        dataset: the structures.
+        elements: atomic numbers that are known.
+        owner: of them.
+        drawn: whether the structures are a part of the same source, so that other parts could be drawn.
 
     Raises:
         DataError: names the elements and the first frame.
@@ -96,5 +104,6 @@ def check_elements(dataset: Dataset, elements: Collection[int], owner: str = "th
         raise DataError(
             f"has {names}, which {owner} does not have",
             structure.origin,
-            f"known elements: {', '.join(symbol(z) for z in known)}; remove the frame or train with {names}",
+            f"known elements: {', '.join(symbol(z) for z in known)}; remove the frame or train with {names}"
+            + (" (data.split draws other parts)" if drawn else ""),
         )

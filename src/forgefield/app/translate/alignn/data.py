@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from forgefield.app.translation import Given, Remark, Sheet, seen_from
+from forgefield.core.errors import ForgeError
 from forgefield.data.readers.alignn import NAMES
+from forgefield.data.readers.alignn.table import read_table
 
 TARGET, ATOMWISE, ADDITIONAL = "target", "atomwise", "additional"
 """Names here of what alignn trains on beside energies, forces and stresses."""
@@ -64,6 +66,17 @@ def _place(given: Given, sheet: Sheet) -> tuple[str, str]:
     path, comment = seen_from(str(found), given, sheet)
     how = "the folder of config.json; root_dir=FOLDER names another"
     return path, how if not comment else f"{comment} (root_dir=FOLDER beside config.json)"
+
+
+def table_width(given: Given) -> int | None:
+    """Return how many targets a line of id_prop.csv has; None where alignn reads another file, or none is there."""
+    found = next((file for name in NAMES if (file := data_folder(given) / name).is_file()), None)
+    if found is None or found.suffix != ".csv":
+        return None
+    try:
+        return read_table(found)[0].numbers.shape[1]
+    except ForgeError:
+        return 1  # `forgefield check` says what is wrong with it
 
 
 def data_folder(given: Given) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forgefield.app.translate.alignn.data import ADDITIONAL, ATOMWISE, TARGET, data_folder
+from forgefield.app.translate.alignn.data import ADDITIONAL, ATOMWISE, TARGET, table_width
 from forgefield.app.translation import Given, Remark, Sheet
 from forgefield.core.units import factor
 
@@ -102,13 +102,18 @@ def _property(given: Given, sheet: Sheet, keys: dict[str, Any], targets: dict[st
         why = "all weights are 0, so that alignn trains nothing; written as 1, see train.targets"
         sheet.lost.append(Remark("model.graphwise_weight", 0.0, why))
         weight = 1.0
-    key = _target_key(given)
-    width = given["model.output_features"]
+    columns = table_width(given)
+    key = "target" if columns and not given.says("target_key") else given["target_key"]
+    width = columns or given["model.output_features"]
     threshold = given["classification_threshold"]
     classes = given["model.classification"] or threshold is not None
     keys[TARGET] = {"key": key, "per": "structure"}
     targets[TARGET] = {"weight": weight}
     if classes:
+        if columns and columns > 1:
+            what = f"got {threshold}, but id_prop.csv has {columns} targets in a line"
+            fix = "leave one of them in the table, or take the threshold out"
+            raise given.wrong("classification_threshold", what, fix)
         keys[TARGET]["threshold"] = 0.5 if threshold is None else threshold
         width = 1  # alignn has two outputs for two classes
         for name, value, why in (
@@ -129,17 +134,12 @@ def _property(given: Given, sheet: Sheet, keys: dict[str, Any], targets: dict[st
         targets[TARGET] |= {"loss": "mae"}
     if width > 1:
         keys[TARGET]["components"] = width
-    if given.says("model.output_features") and width == 1 and not classes:
-        sheet.needless.append(Remark("model.output_features", 1, "one number"))
+    if given.says("model.output_features") and not classes:
+        counted = f"{width} numbers in a line of id_prop.csv" if columns else f"{width} numbers"
+        why = "one number" if width == 1 else counted
+        sheet.needless.append(Remark("model.output_features", given["model.output_features"], why))
     if not classes:
         _no_classes(given, sheet)
-
-
-def _target_key(given: Given) -> str:
-    """Return the label's name: of a table its column is `target`, unless one is named."""
-    if not given.says("target_key") and (data_folder(given) / "id_prop.csv").is_file():
-        return "target"
-    return given["target_key"]
 
 
 def _no_classes(given: Given, sheet: Sheet) -> None:
