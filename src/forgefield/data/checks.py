@@ -8,7 +8,7 @@ import numpy as np
 
 from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError
-from forgefield.core.quantities import QUANTITIES
+from forgefield.core.quantities import ALWAYS, QUANTITIES
 from forgefield.data.dataset import Dataset
 from forgefield.data.isolated import are_isolated
 
@@ -41,6 +41,10 @@ def check_labels(dataset: Dataset, needed: Collection[str], *, some: bool = Fals
             instead = f"; the files have {', '.join(others)}" if others else ""
             key = f"set data.{name}_key to the right name" if name in QUANTITIES else f"declare data.targets.{name}"
             fix = f"{key}, or do not train {name} (its weight 0)"
+            own = sorted(seen - set(QUANTITIES))
+            if own and not seen & {*ALWAYS}:
+                weights = "train.energy_weight 0, train.force_weight 0"
+                fix += f", or learn {own[0]} alone: {weights}, train.targets {{{own[0]}: {{weight: 1}}}}"
             raise DataError(f"no frame has {name}{instead}", dataset.name, fix)
         if some:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,17 @@ def data_folder(given: Given) -> Path:
         return own
     below = [sub for sub in sorted(own.iterdir()) if sub.is_dir() and any((sub / name).is_file() for name in NAMES)]
     return below[0] if len(below) == 1 else own
+
+
+def settings_beside(data: Path) -> list[Path]:
+    """Return the settings files of alignn that stand in a folder of data, or beside a file of them."""
+    folder = data if data.is_dir() else data.parent
+    found = []
+    for file in sorted(folder.glob("*config*.json")):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and "alignn" in str(content.get("model")):
+            found.append(file)
+    return found

@@ -94,9 +94,19 @@ NEEDLESS = {
     "file_format": "formats are recognised by what is in the files",
     "model.zero_inflated": "without effect in alignn",
     "model.num_classes": "alignn has two",
-    **{f"model.{key}": "of alignn_atomwise_pure_smooth" for key in (
-        "radial_cutoff", "smooth_cutoff_coeff", "radial_basis", "angular_basis", "radial_learnable",
-        "angular_learnable", "use_atomref", "mlp_first")},
+    **{
+        f"model.{key}": "of alignn_atomwise_pure_smooth"
+        for key in (
+            "radial_cutoff",
+            "smooth_cutoff_coeff",
+            "radial_basis",
+            "angular_basis",
+            "radial_learnable",
+            "angular_learnable",
+            "use_atomref",
+            "mlp_first",
+        )
+    },
     "model.lg_on_fly": "forces always hold the share of the angles (in alignn only with true)",
     "model.include_pos_deriv": "the same forces; alignn's code for it is wrong across cell boundaries",
     "model.batch_stress": "stresses are those of each structure (false is wrong by 2 in alignn, and for batches)",

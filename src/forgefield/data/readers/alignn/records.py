@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ USUAL = {"stress": ("stresses",)}
 SIX = "stresses_of_six"  # under which six numbers wait until the user says what they are
 VASP_ORDER = ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2))
 CLEARLY = 2.0  # times less scatter is needed to believe that energies are totals
+SHOWN = 8
 REPAIR = "repair or remove this entry"
 
 
@@ -87,6 +88,7 @@ class RecordFrames(LazyFrames):
                 "stresses are read as GPa, positive = tensile, as ALIGNN computes them, unless data.stress_unit and "
                 "data.stress_sign say otherwise; the file does not say it"
             )
+        notes += unused(sample, {*chosen.values(), *self._settings.keys.features.values(), SIX, "jid"})
         per = "atom"
         if chosen["energy"] is not None:
             per, why = energies_per(sample, chosen["energy"])
@@ -115,6 +117,18 @@ def energies_per(sample: Sequence[RawFrame], name: str) -> tuple[str, str]:
         what = f"{name} grows with the number of atoms: read as total energies, though ALIGNN wants them per atom"
         return "structure", f"{what}; if it is per atom, set data.energy_per to atom"
     return "atom", f"{told}; {other}"
+
+
+def unused(sample: Sequence[RawFrame], used: Collection[str | None]) -> list[str]:
+    """Return a note on the numbers of the records that nothing is done with, if there are any."""
+    sizes = {name: np.size(v) for raw in sample for name, v in (*raw.values.items(), *raw.arrays.items())
+             if name not in used and np.asarray(v).dtype.kind in "iuf"}  # fmt: skip
+    if not sizes:
+        return []
+    named = [name if size == 1 else f"{name} ({size} numbers)" for name, size in sorted(sizes.items())]
+    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+    how = "data.targets trains on them, data.features gives them to the model"
+    return [f"also in the file and not used: {', '.join(named[:SHOWN])}{more}; {how}"]
 
 
 def atoms_of_jarvis(atoms: Mapping[str, Any], origin: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
