@@ -71,13 +71,18 @@ def _place(given: Given, sheet: Sheet) -> tuple[str, str]:
 
 def table_width(given: Given) -> int | None:
     """Return how many targets a line of id_prop.csv has; None where alignn reads another file, or none is there."""
-    found = next((file for name in NAMES if (file := data_folder(given) / name).is_file()), None)
+    found = data_file(given)
     if found is None or found.suffix != ".csv":
         return None
     try:
         return read_table(found)[0].numbers.shape[1]
     except ForgeError:
         return 1  # `forgefield check` says what is wrong with it
+
+
+def data_file(given: Given) -> Path | None:
+    """Return the file that alignn reads in the folder of the data; None where it has none."""
+    return next((file for name in NAMES if (file := data_folder(given) / name).is_file()), None)
 
 
 def data_folder(given: Given) -> Path:

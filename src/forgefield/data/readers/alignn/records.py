@@ -77,25 +77,24 @@ class RecordFrames(LazyFrames):
             values["stresses"] = tensor
 
     def _declared(self, chosen: Chosen, sample: Sequence[RawFrame], notes: list[str]) -> LabelUnits:
+        units = self._settings.units
         if self._six and chosen["stress"] is None:
             notes.append(
                 "stresses of six numbers are not read: the file does not say their order, unit and sign. Data of VASP "
                 "(xx yy zz xy yz zx, kbar): data.stress_key: stresses, stress_unit: kbar, stress_sign: vasp; "
                 "in ASE's order (xx yy zz yz xz xy), GPa: data.stress_key: stresses"
             )
-        elif chosen["stress"] is not None:
+        elif chosen["stress"] is not None and AUTO in (units.stress, units.stress_sign):
             notes.append(
                 "stresses are read as GPa, positive = tensile, as ALIGNN computes them, unless data.stress_unit and "
-                "data.stress_sign say otherwise; the file does not say it"
+                "data.stress_sign say otherwise (VASP's are kbar, vasp); the file does not say it"
             )
         notes += unused(sample, {*chosen.values(), *self._settings.keys.features.values(), SIX, "jid"})
         per = "atom"
-        if chosen["energy"] is not None:
+        if chosen["energy"] is not None and units.energy_per == AUTO:
             per, why = energies_per(sample, chosen["energy"])
             notes.append(why)
-        found = {"stress": "GPa", "stress_sign": "ase", "energy_per": per}
-        notes += self._settings.units.overruled(**found)
-        return self._settings.units.declared(**found)
+        return units.declared(stress="GPa", stress_sign="ase", energy_per=per)
 
 
 def energies_per(sample: Sequence[RawFrame], name: str) -> tuple[str, str]:
