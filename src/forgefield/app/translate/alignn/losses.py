@@ -77,6 +77,7 @@ def _force_field(given: Given, sheet: Sheet) -> None:
         sheet.put("train.loss_stress", "mae")
         sheet.put("train.stress_normalization", "total")
     else:
+        sheet.put("data.stress_key", None, "stresses are not trained on, nor read")
         sheet.put("train.stress_weight", 0.0)
     if given.says("model.calculate_gradient"):
         sheet.needless.append(Remark("model.calculate_gradient", True, "forces are trained on"))
@@ -99,10 +100,13 @@ def _property(given: Given, sheet: Sheet, keys: dict[str, Any], targets: dict[st
     if not weight and others:
         return
     if not weight:
-        why = "all weights are 0, so that alignn trains nothing; written as 1, see train.targets"
+        why = "all weights are 0, so that alignn trains nothing. Give model.graphwise_weight=1 beside the file, for "
+        why += "forces model.gradwise_weight=1 too (--force: graphwise_weight is 1)"
         sheet.lost.append(Remark("model.graphwise_weight", 0.0, why))
         weight = 1.0
     columns = table_width(given)
+    for word in () if columns else ("energy", "forces", "stress"):
+        sheet.put(f"data.{word}_key", None, "alignn reads the target alone" if word == "energy" else "")
     key = "target" if columns and not given.says("target_key") else given["target_key"]
     width = columns or given["model.output_features"]
     threshold = given["classification_threshold"]

@@ -14,7 +14,7 @@ from forgefield.data.alignn_labels import is_box
 from forgefield.data.json_list import JsonList
 from forgefield.data.label_names import AUTO
 from forgefield.data.label_units import LabelUnits
-from forgefield.data.labelling import Chosen
+from forgefield.data.labelling import USUAL_NAMES, Chosen
 from forgefield.data.lazy_frames import LazyFrames
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import ReaderSettings
@@ -76,9 +76,16 @@ class RecordFrames(LazyFrames):
                 tensor[i, j] = tensor[j, i] = value
             values["stresses"] = tensor
 
+    def _used(self, chosen: Chosen) -> set[str | None]:
+        """Names that something is done with, or that the user has said not to read."""
+        keys = self._settings.keys
+        refused = [name for name in ("energy", "forces", "stress") if getattr(keys, name) is None]
+        names = {word for name in refused for word in (*USUAL_NAMES[name], *USUAL.get(name, ()))}
+        return {*chosen.values(), *keys.features.values(), *names, SIX, "jid"}
+
     def _declared(self, chosen: Chosen, sample: Sequence[RawFrame], notes: list[str]) -> LabelUnits:
         units = self._settings.units
-        if self._six and chosen["stress"] is None:
+        if self._six and self._settings.keys.stress == AUTO:
             notes.append(
                 "stresses of six numbers are not read: the file does not say their order, unit and sign. Data of VASP "
                 "(xx yy zz xy yz zx, kbar): data.stress_key: stresses, stress_unit: kbar, stress_sign: vasp; "
@@ -89,7 +96,7 @@ class RecordFrames(LazyFrames):
                 "stresses are read as GPa, positive = tensile, as ALIGNN computes them, unless data.stress_unit and "
                 "data.stress_sign say otherwise (VASP's are kbar, vasp); the file does not say it"
             )
-        notes += unused(sample, {*chosen.values(), *self._settings.keys.features.values(), SIX, "jid"})
+        notes += unused(sample, self._used(chosen))
         per = "atom"
         if chosen["energy"] is not None and units.energy_per == AUTO:
             per, why = energies_per(sample, chosen["energy"])
