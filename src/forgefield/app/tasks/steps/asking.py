@@ -16,7 +16,7 @@ from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import find_bundle, load_start
 from forgefield.app.tasks.steps.outcome import say
 from forgefield.core.errors import ConfigError, DataError, ModelError
-from forgefield.core.quantities import ALWAYS
+from forgefield.core.quantities import ALWAYS, Quantity
 from forgefield.data.checks import check_elements
 from forgefield.data.dataset import Dataset
 from forgefield.data.settings import DataSettings
@@ -71,18 +71,29 @@ def _with_features(data: DataSettings, potential: Potential) -> DataSettings:
     return data.model_copy(update={"features": own | data.features}) if own else data
 
 
-def check_comparable(potential: Potential, dataset: Dataset) -> None:
-    """Refuse to evaluate a model on data that have no label of what it predicts.
+def check_comparable(potential: Potential, dataset: Dataset, console: Console) -> None:
+    """Refuse to evaluate a model on data that have no label of what it predicts; say which of its targets have none.
 
     Raises:
         DataError: there is none.
     """
-    names = {*(ALWAYS if potential.context.energy else ()), *potential.targets.quantities}
-    if any(names & set(kind.labels) for kind in dataset.survey.present()):
-        return
-    name = next(iter(names))
-    fix = f"declare it: data.targets: {{{name}: {{key: NAME_IN_THE_FILE, per: structure}}}}, or use task infer"
-    raise DataError(f"no frame has a label of what the model predicts ({', '.join(sorted(names))})", dataset.name, fix)
+    targets = potential.targets.quantities
+    names = {*(ALWAYS if potential.context.energy else ()), *targets}
+    labelled = {name for kind in dataset.survey.present() for name in kind.labels}
+    lacking = [name for name in targets if name not in labelled]
+    declared = "; ".join(f"data.targets: {{{name}: {_declaration(targets[name])}}}" for name in lacking)
+    if not names & labelled:
+        what = f"no frame has a label of what the model predicts ({', '.join(sorted(names))})"
+        raise DataError(what, dataset.name, f"declare it: {declared}, or use task infer")
+    if lacking:
+        say(console, f"note: no frame has {', '.join(lacking)}, which is not compared; to do so: {declared}")
+
+
+def _declaration(quantity: Quantity) -> str:
+    """Return the entry of data.targets that finds a target."""
+    width = f", components: {quantity.width}" if quantity.width > 1 else ""
+    level = ", threshold: NUMBER" if quantity.kind == "class" else ""
+    return f"{{key: NAME_IN_THE_FILE, per: {quantity.per}{width}{level}}}"
 
 
 def model_text(question: Question) -> str:
