@@ -135,6 +135,15 @@ def test_energies_in_the_file_do_not_disturb(run, files, tmp_path, capsys):
     assert "Energy errors" not in page
 
 
+def test_a_number_is_not_taken_for_a_class(run, files, tmp_path):
+    as_number = {"key": "gap", "per": "structure"}
+    config = {"task": "evaluate", "model_in": str(run / "artifacts"), "device": "cpu",
+              "data": {"lmdb": str(files / "val.xyz"), "targets": {"long": as_number}},
+              "output": {"dir": str(tmp_path)}}  # fmt: skip
+    with pytest.raises(ForgeError, match=r"long is a number of each structure there; .*a class.*threshold: NUMBER"):
+        forgefield.run(config, quiet=True)
+
+
 def test_an_evaluation_without_a_label_is_refused(run, files, tmp_path):
     config = {"task": "evaluate", "model_in": str(run / "artifacts"), "data": {"lmdb": str(files / "val.xyz")},
               "output": {"dir": str(tmp_path)}, "device": "cpu"}  # fmt: skip

@@ -109,41 +109,37 @@ def _property(given: Given, sheet: Sheet, keys: dict[str, Any], targets: dict[st
         sheet.put(f"data.{word}_key", None, "alignn reads the target alone" if word == "energy" else "")
     key = "target" if columns and not given.says("target_key") else given["target_key"]
     width = columns or given["model.output_features"]
-    threshold = given["classification_threshold"]
-    classes = given["model.classification"] or threshold is not None
+    classes = given["model.classification"] or given["classification_threshold"] is not None
     keys[TARGET] = {"key": key, "per": "structure"}
     targets[TARGET] = {"weight": weight}
     if classes:
-        if columns and columns > 1:
-            what = f"got {threshold}, but id_prop.csv has {columns} targets in a line"
-            fix = "leave one of them in the table, or take the threshold out"
-            raise given.wrong("classification_threshold", what, fix)
-        keys[TARGET]["threshold"] = 0.5 if threshold is None else threshold
+        keys[TARGET]["threshold"] = _classes(given, sheet, columns)
         width = 1  # alignn has two outputs for two classes
-        for name, value, why in (
-            (
-                "model.classification",
-                True,
-                "as its loss, the cross entropy; the probability of being above the threshold",
-            ),
-            (
-                "classification_threshold",
-                threshold,
-                "above it is class 1, see data.targets (0.5 where labels are 0 and 1)",
-            ),
-        ):
-            if given.says(name):
-                sheet.needless.append(Remark(name, value, why))
     else:
         targets[TARGET] |= {"loss": "mae"}
     if width > 1:
         keys[TARGET]["components"] = width
-    if given.says("model.output_features") and not classes:
-        counted = f"{width} numbers in a line of id_prop.csv" if columns else f"{width} numbers"
-        why = "one number" if width == 1 else counted
+    if given.says("model.output_features"):
+        why = "one number" if width == 1 else f"{width} numbers" + " in a line of id_prop.csv" * (columns is not None)
+        why = "the probability of one of two classes" if classes else why
         sheet.needless.append(Remark("model.output_features", given["model.output_features"], why))
     if not classes:
         _no_classes(given, sheet)
+
+
+def _classes(given: Given, sheet: Sheet, columns: int | None) -> float:
+    """Return the number above which a label is of the second class."""
+    threshold = given["classification_threshold"]
+    if columns and columns > 1:
+        what = f"got {threshold}, but id_prop.csv has {columns} targets in a line"
+        raise given.wrong("classification_threshold", what, "leave one of them in the table, or take it out")
+    for name, why in (
+        ("model.classification", "as its loss, the cross entropy; the probability of being above the threshold"),
+        ("classification_threshold", "above it is class 1, see data.targets (0.5 where labels are 0 and 1)"),
+    ):
+        if given.says(name):
+            sheet.needless.append(Remark(name, given[name], why))
+    return 0.5 if threshold is None else threshold
 
 
 def _no_classes(given: Given, sheet: Sheet) -> None:
