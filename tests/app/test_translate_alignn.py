@@ -201,6 +201,18 @@ def test_keys_of_2026(folder):
                  use_amp=True, lr_total_epochs=9)  # fmt: skip
     assert (run.model.settings.neighbor_strategy, run.model.settings.three_body_cutoff) == ("radius_graph", 3.0)
     assert (run.train.amp, run.train.T_max) == ("bfloat16", 9.0)
+    assert run.model.settings.penalty_factor == 0.5  # the pure model's default
+    assert "alignn drops the farther ones" in sheet_of(folder, neighbor_strategy="fast_graph")[2]
+    assert "alignn drops" not in sheet_of(folder, neighbor_strategy="fast_graph", max_neighbors=None)[2]
+    assert "of files for LAMMPS" in needless(folder, model__three_body_cutoff=3.0)["model.three_body_cutoff"]
+    own = needless(folder, model__name="alignn_atomwise_pure")["model.use_zbl"]
+    assert "alignn adds a nuclear repulsion below 0.9 Å" in own
+    assert "model.use_zbl" not in needless(folder)
+    assert (
+        "not built here"
+        in lost(folder, model__name="alignn_atomwise_pure_smooth", model__use_atomref=True)["model.name"]
+    )
+    assert values(folder, model__name="alignn", model__gradwise_weight=0)["model.hidden_features"] == 256
     assert "edge-gated" in lost(folder, model__conv_type="t_alignn")["model.conv_type"]
     assert "model.use_zbl" in lost(folder, model__use_zbl=True)
 
@@ -220,6 +232,30 @@ def test_a_property_has_no_energy(folder):
         values(folder, model__gradwise_weight=0.0, model__stresswise_weight=0.0)["data.targets"]["target"]["key"]
         == "target"
     )
+
+
+def test_the_table_says_how_many_targets_there_are(folder):
+    (folder / "id_prop.csv").write_text("a.vasp,1.0,2.0,3.0\n")
+    found = values(folder, model__calculate_gradient=False)  # output_features is 1; alignn counts too
+    assert found["data.targets"]["target"] == {"key": "target", "per": "structure", "components": 3}
+    assert "data.energy_key" not in found
+    with pytest.raises(ConfigError, match=r"got 0.5, but id_prop.csv has 3 targets in a line"):
+        values(folder, model__calculate_gradient=False, classification_threshold=0.5)
+    records(folder)  # of both files alignn reads this one
+    found = values(folder, model__calculate_gradient=False, model__output_features=2)
+    assert found["data.targets"]["target"] == {"key": "total_energy", "per": "structure", "components": 2}
+    assert [found[f"data.{name}_key"] for name in ("energy", "forces", "stress")] == [None] * 3
+
+
+def test_no_file_is_asked_for_that_none_can_hold(folder):
+    assert values(folder)["export.targets"] == []  # cutoff_extra
+    assert values(folder, neighbor_strategy="k-nearest")["export.targets"] == []
+    assert "export.targets" not in values(folder, model__use_cutoff_function=True)
+    assert "export.targets" not in values(folder, neighbor_strategy="pure_torch")
+
+
+def test_stresses_without_a_weight_are_not_read(folder):
+    assert values(folder, model__stresswise_weight=0.0)["data.stress_key"] is None
 
 
 def test_classes(folder):

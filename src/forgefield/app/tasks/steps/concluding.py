@@ -17,7 +17,7 @@ from forgefield.app.reports.contents import Predictions
 from forgefield.app.reports.markup import duration, milli, significant
 from forgefield.app.reports.page import write_report
 from forgefield.app.reports.reading import force_share
-from forgefield.app.tasks.steps.alignn_files import FOLDER, write_alignn_files
+from forgefield.app.tasks.steps.alignn_files import write_alignn_files
 from forgefield.app.tasks.steps.datasets import load_test_data
 from forgefield.app.tasks.steps.evaluating import as_arrays, write_evaluation
 from forgefield.app.tasks.steps.fitting import WORDS, checking_loader
@@ -259,7 +259,7 @@ def _summary(
         agreement = f"to within {deviation:.0e}{unit}" if deviation else "exactly"
         rows.append(("artifacts", f"checked against the model; the ASE calculator agrees {agreement}"))
     files = [report, *([folder] if folder else []), run.folder.best]
-    files += [run.folder.root / FOLDER] if run.config.export.files_of == "alignn" else []
+    files += [run.folder.root / name] if (name := run.config.export.files_of) else []
     model = short(folder or run.folder.best)
     return TaskResult(f"{run.config.name}: {run.config.task}", rows, files, next_commands(run, model, result), metrics)
 
