@@ -217,6 +217,21 @@ def test_keys_of_2026(folder):
     assert "model.use_zbl" in lost(folder, model__use_zbl=True)
 
 
+def test_the_config_that_alignn_writes_beside_its_results(folder):
+    """There every key stands, with null where nothing was given."""
+    run = run_of(folder, model__use_zbl=None, gpu_memory_fraction=None, lr_total_epochs=None, n_early_stopping=None,
+                 classification_threshold=None, three_body_cutoff=None, neighbor_strategy="pure_torch",
+                 resume_checkpoint=False, read_existing=False, deterministic=False)  # fmt: skip
+    assert run.model.settings.three_body_cutoff is None
+    with pytest.raises(ConfigError, match="use_amp: got None, expected true or false"):
+        values(folder, use_amp=None)
+
+
+def test_weights_of_alignn_are_no_start(folder):
+    why = lost(folder, restart_model_path="best_model.pt")["restart_model_path"]
+    assert "load_package_weights" in why
+
+
 def test_a_property_has_no_energy(folder):
     records(folder)
     run = run_of(folder, "target_key=gap", model__calculate_gradient=False, target_multiplication_factor=2.0)

@@ -36,7 +36,7 @@ def identity(given: Given, sheet: Sheet) -> None:
         sheet.put("export.files_of", "alignn", "results under alignn's names too, in run_dir/alignn")
     start = given["restart_model_path"]
     if start is not None:
-        why = "weights of alignn are taken over by `forgefield import`; then task finetune, model_in: that folder"
+        why = "a run does not begin from alignn's weights; in Python load_package_weights takes them over (docs/alignn.md)"
         sheet.lost.append(Remark("restart_model_path", start, why))
 
 
