@@ -36,7 +36,7 @@ def identity(given: Given, sheet: Sheet) -> None:
         sheet.put("export.files_of", "alignn", "results under alignn's names too, in run_dir/alignn")
     start = given["restart_model_path"]
     if start is not None:
-        why = "a run does not begin from alignn's weights; in Python load_package_weights takes them over (docs/alignn.md)"
+        why = "a run cannot begin from alignn's weights; in Python load_package_weights takes them (docs/alignn.md)"
         sheet.lost.append(Remark("restart_model_path", start, why))
 
 
