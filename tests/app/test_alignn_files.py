@@ -1,6 +1,7 @@
 """export.files_of: alignn: files that scripts for alignn read, every record with the id of its own structure."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,11 @@ def predicted(dataset, further=None):
     )  # fmt: skip
 
 
+def property_of(dataset, further):
+    """Return predictions of a model of properties."""
+    return replace(predicted(dataset, further), energy=np.full(len(dataset), np.nan), forces=np.zeros((0, 3)))
+
+
 def save(folder, name, found):
     folder.evaluation(name).mkdir(parents=True)
     np.savez(folder.evaluation(name) / "predictions.npz", **found.arrays())
@@ -54,7 +60,7 @@ def test_ids_are_those_of_the_structures(tmp_path):
     save(folder, "val", predicted(val))
     save(folder, "test", predicted(test))
     data = TrainingData(train, train, val, None, test=test)
-    write_alignn_files(folder, data, {"test": test})
+    write_alignn_files(folder, data, {"test": test}, predicted(train), {"energy": 1.0})
     place = tmp_path / "run" / "alignn"
     assert load(place / "ids_train_val_test.json") == {
         "id_train": ["a3", "a1"],
@@ -63,6 +69,8 @@ def test_ids_are_those_of_the_structures(tmp_path):
     }
     assert [one["id"] for one in load(place / "Test_results.json")] == ["a5", "a0"]
     assert [one["id"] for one in load(place / "Val_results.json")] == ["a4"]
+    assert [one["id"] for one in load(place / "Train_results.json")] == ["a3", "a1"]
+    assert (place / "mad").read_text() == "MAX val:0.5\nMIN val:0.0\nMAD val:0.24\n"  # labels 0 0.5 0 0 0.5, per atom
     assert not (place / "prediction_results_test_set.csv").exists()  # there are energies and forces, no property
 
 
@@ -74,22 +82,57 @@ def test_records_are_in_the_units_of_alignn(tmp_path):
     assert second["target_stress"][0][0][0] == pytest.approx(0.25 * GPA)
 
 
+def test_records_have_the_keys_and_shapes_of_alignn(tmp_path):
+    """Of alignn 2026.8.11, whose validation and training records have all keys, those of the test the filled ones."""
+    dataset = structures(tmp_path, 1)
+    plain = predicted(dataset)
+    names = ["out", "atomwise_pred", "grad", "stress"]
+    (row,) = records(plain, names)
+    assert list(row) == ["id", *(f"{side}_{name}" for name in names for side in ("target", "pred"))]
+    assert (row["target_atomwise_pred"], row["pred_atomwise_pred"]) == ([], [])
+    assert [np.shape(row[f"pred_{name}"]) for name in names] == [(1,), (0,), (2, 3), (1, 3, 3)]
+    assert "pred_atomwise_pred" not in next(records(plain))
+    nothing = {"energy": np.full(1, np.nan), "forces": np.zeros((0, 3))}
+    for kind, value, shape in (
+        ("number", [[0.5]], (1,)),
+        ("number", [[0.5, 2.0]], (1, 2)),
+        ("class", [[0.25]], (1, 2)),
+    ):
+        one = Property(np.array(value), np.ones_like(value), "structure", kind)
+        (row,) = records(replace(plain, further={"target": one}, **nothing))
+        assert np.shape(row["pred_out"]) == shape
+        assert np.shape(row["target_out"]) == shape[:1] + shape[1:] * (kind == "number")
+    assert np.exp(row["pred_out"]) == pytest.approx(np.array([[0.75, 0.25]]))
+    both = replace(plain, further={"gap": Property(np.ones((1, 1)), np.ones((1, 1)), "structure", "number")})
+    (row,) = records(both)
+    assert (row["pred_out"], row["pred_gap"]) == ([0.25], [[1.0]])  # the energy stays what alignn calls the target
+
+
 def test_tables_of_properties(tmp_path):
     dataset = structures(tmp_path, 3)
     value, label = np.array([[0.125], [1.5], [2.0]]), np.array([[0.0], [1.0], [np.nan]])
     for name, kind, last in (("number", "number", "a1, 1.000000, 1.500000"), ("class", "class", "a1, 1, 1")):
         folder = RunFolder(tmp_path / name)
-        save(folder, "test", predicted(dataset, {"target": Property(value, label, "structure", kind)}))
-        write_alignn_files(folder, TrainingData(dataset, dataset, None, None), {"test": dataset})
-        lines = (folder.root / "alignn" / "prediction_results_test_set.csv").read_text().splitlines()
+        found = property_of(dataset, {"target": Property(value, label, "structure", kind)})
+        save(folder, "test", found)
+        write_alignn_files(
+            folder, TrainingData(dataset, dataset, None, None), {"test": dataset}, found, {"target": 1.0}
+        )
+        place = folder.root / "alignn"
+        lines = (place / "prediction_results_test_set.csv").read_text().splitlines()
         assert (lines[0], lines[-1], len(lines)) == ("id,target,prediction", last, 3)
+        assert (place / "mad").exists() == (kind == "number")
+        if kind == "number":
+            table = (place / "prediction_results_train_set.csv").read_text()
+            assert table == "target,prediction\n0.000000, 0.125000\n1.000000, 1.500000\n"
     folder = RunFolder(tmp_path / "several")
     wide = Property(np.ones((3, 2)), np.zeros((3, 2)), "structure", "number")
     charges = Property(np.ones((6, 1)), np.zeros((6, 1)), "atom", "number")
-    save(folder, "test", predicted(dataset, {"atomwise": charges, "target": wide}))
-    write_alignn_files(folder, TrainingData(dataset, dataset, None, None), {"test": dataset})
+    found = property_of(dataset, {"atomwise": charges, "target": wide})
+    save(folder, "test", found)
+    write_alignn_files(folder, TrainingData(dataset, dataset, None, None), {"test": dataset}, found, {"target": 1.0})
     assert load(folder.root / "alignn" / "multi_out_predictions.json")[1] == {
-        "id": "a1", "target": [0.0, 0.0], "predictions": [1.0, 1.0],
+        "id": "a1", "target": [0.0, 0.0], "predictions": [[1.0, 1.0]],
     }  # fmt: skip
     assert load(folder.root / "alignn" / "Test_results.json")[0]["pred_atomwise_pred"] == [[1.0], [1.0]]
 
@@ -116,5 +159,8 @@ def test_a_run_writes_them(tmp_path, monkeypatch):
     assert (len(history), len(history[0])) == (3, 6)
     assert history[0][0] > history[-1][0] > 0
     assert history[0][3] > 0  # forces
+    for row in (*history, *load(place / "history_val.json")):
+        assert sum(row[1:]) == pytest.approx(row[0], rel=1e-6)
+    assert len(load(place / "Train_results.json")) == len(load(place / "ids_train_val_test.json")["id_train"])
     assert len(load(place / "ids_train_val_test.json")["id_test"]) == 4
     assert len(load(place / "Test_results.json")[0]["pred_grad"]) == 3

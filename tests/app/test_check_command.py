@@ -81,6 +81,23 @@ def test_what_would_stop_the_run(data, override, topic, expected):
     assert any(expected in text for text in errors), found
 
 
+def test_elements_of_the_test_part_are_looked_at(data):
+    lines = Path("train.xyz").read_text().splitlines()
+    last = [line.replace("O ", "S ", 1) if line.startswith("O ") else line for line in lines[-5:]]
+    Path("train.xyz").write_text("\n".join([*lines, *last]) + "\n")
+    found = examine(GOOD, "data.split={method: random, val: 4, test: [22]}")
+    (error,) = [text for state, text in found["data.split.test"] if state == "error"]
+    assert "has S, which the training data does not have" in error
+    assert "(data.split draws other parts)" in error
+
+
+def test_a_file_that_cannot_hold_the_model_is_no_surprise_after_training(data):
+    nearest = "model={neighbor_strategy: k-nearest, cutoff: 3.0, hidden_features: 8}"
+    found = examine(GOOD.split("model:")[0].replace("mace", "alignn"), nearest)
+    assert "a file of torchscript is given all neighbours within the cutoff" in found["export"][0][1]
+    assert "export" not in examine(GOOD.split("model:")[0].replace("mace", "alignn"), nearest, "export.targets=[]")
+
+
 def test_errors_end_with_two_and_the_rest_is_still_examined(data):
     write_run(data, GOOD)
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["check", "run.yaml", "--set", "data.test=nope.xyz"])

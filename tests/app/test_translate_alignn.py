@@ -149,12 +149,24 @@ def test_the_parts_are_those_of_alignn(folder):
     assert found["data.split"] == {"method": "random", "val": [8], "test": [9]}
     found = values(folder, n_train=None, n_val=None, n_test=None, keep_data_order=False, random_seed=7)
     order = list(range(10))
-    random.seed(7)
+    random.seed(123)  # alignn's parts do not follow random_seed
     random.shuffle(order)
     assert found["data.split"] == {"method": "random", "val": [order[8]], "test": [order[9]]}
-    assert lists_of(10, 6, 2, 1, ordered=True, seed=0) == ([0, 1, 2, 3, 4, 5], [7, 8], [9])
+    assert lists_of(10, 6, 2, 1, ordered=True) == ([0, 1, 2, 3, 4, 5], [7, 8], [9])
+    rest = values(folder, n_train=None, n_val=None, n_test=None, train_ratio=None, val_ratio=0.2, test_ratio=0.2)
+    assert rest["data.split"] == {"method": "random", "val": [6, 7], "test": [8, 9]}
     with pytest.raises(ConfigError, match="9 to train on, 2 to validate on and 1 to test on, of 10 structures"):
         values(folder, n_train=9)
+
+
+def test_structures_without_a_target_are_left_out_as_there(folder):
+    records(folder)
+    content = json.loads((folder / "id_prop.json").read_text())
+    content[1]["total_energy"], content[9]["total_energy"] = "na", None
+    (folder / "id_prop.json").write_text(json.dumps(content))
+    _, sheet, _ = sheet_of(folder, n_train=4, n_val=2, n_test=1)
+    assert sheet.lines["data.indices"].value == [0, 2, 3, 4, 6, 7, 8]
+    assert "2 have no number as total_energy" in sheet.lines["data.indices"].comment
 
 
 def test_the_split_reaches_the_data(folder):
@@ -189,8 +201,35 @@ def test_keys_of_2026(folder):
                  use_amp=True, lr_total_epochs=9)  # fmt: skip
     assert (run.model.settings.neighbor_strategy, run.model.settings.three_body_cutoff) == ("radius_graph", 3.0)
     assert (run.train.amp, run.train.T_max) == ("bfloat16", 9.0)
+    assert run.model.settings.penalty_factor == 0.5  # the pure model's default
+    assert "alignn drops the farther ones" in sheet_of(folder, neighbor_strategy="fast_graph")[2]
+    assert "alignn drops" not in sheet_of(folder, neighbor_strategy="fast_graph", max_neighbors=None)[2]
+    assert "of files for LAMMPS" in needless(folder, model__three_body_cutoff=3.0)["model.three_body_cutoff"]
+    own = needless(folder, model__name="alignn_atomwise_pure")["model.use_zbl"]
+    assert "alignn adds a nuclear repulsion below 0.9 Å" in own
+    assert "model.use_zbl" not in needless(folder)
+    assert (
+        "not built here"
+        in lost(folder, model__name="alignn_atomwise_pure_smooth", model__use_atomref=True)["model.name"]
+    )
+    assert values(folder, model__name="alignn", model__gradwise_weight=0)["model.hidden_features"] == 256
     assert "edge-gated" in lost(folder, model__conv_type="t_alignn")["model.conv_type"]
     assert "model.use_zbl" in lost(folder, model__use_zbl=True)
+
+
+def test_the_config_that_alignn_writes_beside_its_results(folder):
+    """There every key stands, with null where nothing was given."""
+    run = run_of(folder, model__use_zbl=None, gpu_memory_fraction=None, lr_total_epochs=None, n_early_stopping=None,
+                 classification_threshold=None, three_body_cutoff=None, neighbor_strategy="pure_torch",
+                 resume_checkpoint=False, read_existing=False, deterministic=False)  # fmt: skip
+    assert run.model.settings.three_body_cutoff is None
+    with pytest.raises(ConfigError, match="use_amp: got None, expected true or false"):
+        values(folder, use_amp=None)
+
+
+def test_weights_of_alignn_are_no_start(folder):
+    why = lost(folder, restart_model_path="best_model.pt")["restart_model_path"]
+    assert "load_package_weights" in why
 
 
 def test_a_property_has_no_energy(folder):
@@ -208,6 +247,30 @@ def test_a_property_has_no_energy(folder):
         values(folder, model__gradwise_weight=0.0, model__stresswise_weight=0.0)["data.targets"]["target"]["key"]
         == "target"
     )
+
+
+def test_the_table_says_how_many_targets_there_are(folder):
+    (folder / "id_prop.csv").write_text("a.vasp,1.0,2.0,3.0\n")
+    found = values(folder, model__calculate_gradient=False)  # output_features is 1; alignn counts too
+    assert found["data.targets"]["target"] == {"key": "target", "per": "structure", "components": 3}
+    assert "data.energy_key" not in found
+    with pytest.raises(ConfigError, match=r"got 0.5, but id_prop.csv has 3 targets in a line"):
+        values(folder, model__calculate_gradient=False, classification_threshold=0.5)
+    records(folder)  # of both files alignn reads this one
+    found = values(folder, model__calculate_gradient=False, model__output_features=2)
+    assert found["data.targets"]["target"] == {"key": "total_energy", "per": "structure", "components": 2}
+    assert [found[f"data.{name}_key"] for name in ("energy", "forces", "stress")] == [None] * 3
+
+
+def test_no_file_is_asked_for_that_none_can_hold(folder):
+    assert values(folder)["export.targets"] == []  # cutoff_extra
+    assert values(folder, neighbor_strategy="k-nearest")["export.targets"] == []
+    assert "export.targets" not in values(folder, model__use_cutoff_function=True)
+    assert "export.targets" not in values(folder, neighbor_strategy="pure_torch")
+
+
+def test_stresses_without_a_weight_are_not_read(folder):
+    assert values(folder, model__stresswise_weight=0.0)["data.stress_key"] is None
 
 
 def test_classes(folder):

@@ -9,7 +9,7 @@ from forgefield.core.errors import DataError
 from forgefield.core.units import GPA
 from forgefield.data.dataset import open_dataset
 from forgefield.data.json_list import JsonList
-from forgefield.data.label_names import LabelKeys
+from forgefield.data.label_names import LabelKeys, TargetKey
 from forgefield.data.label_units import LabelUnits
 
 HERE = Path(__file__).parent / "alignn"
@@ -50,6 +50,27 @@ def test_totals_are_seen_and_told(tmp_path):
     dataset = open_dataset(path)
     assert float(dataset[3].labels["energy"]) == json.loads(path.read_text())[3]["total_energy"]
     assert any("read as total energies" in note for note in dataset.notes)
+
+
+def test_what_is_not_used_is_said(tmp_path):
+    path = write(
+        tmp_path / "a", [entry(2, dos=[0.5, 1.0], gap=0.25, moments=[[1.0], [2.0]], name="x") for _ in range(3)]
+    )
+    (note,) = [n for n in open_dataset(path).notes if "not used" in n]
+    assert note.startswith("also in the file and not used: dos (2 numbers), gap, moments (2 numbers); data.targets")
+    targets = {
+        "dos": TargetKey(key="dos", per="structure", components=2),
+        "moments": TargetKey(key="moments", per="atom"),
+    }
+    dataset = open_dataset(path, keys=LabelKeys(targets=targets, features={"gap": "gap"}))
+    assert not any("not used" in n for n in dataset.notes)
+    refused = open_dataset(FORCES, keys=LabelKeys(stress=None, features={"extra_features": "extra_features"}))
+    assert not any("stress" in n or "not used" in n for n in refused.notes)
+
+
+def test_units_that_are_stated_are_not_guessed_at(tmp_path):
+    stated = LabelUnits(stress="kbar", stress_sign="vasp", energy_per="structure")
+    assert not any("stresses" in n or "total_energy" in n for n in open_dataset(FORCES, units=stated).notes)
 
 
 def test_three_by_three_stresses_are_gpa():

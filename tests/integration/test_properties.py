@@ -115,6 +115,35 @@ def test_it_can_be_taken_up_again(run, files, tmp_path_factory):
     assert first == second
 
 
+def test_energies_in_the_file_do_not_disturb(run, files, tmp_path, capsys):
+    """They are no labels of what the model predicts; a target that is not declared is said to be left out."""
+    atoms = chains(8)
+    for one in atoms:
+        one.info["energy"], one.arrays["forces"] = -1.0, np.zeros((len(one), 3))
+    write(tmp_path / "labelled.xyz", atoms)
+    known = {"gap": TARGETS["gap"]}
+    config = {"task": "evaluate", "model_in": str(run / "artifacts"), "device": "cpu",
+              "data": {"lmdb": str(tmp_path / "labelled.xyz"), "targets": known},
+              "output": {"dir": str(tmp_path / "out")}}  # fmt: skip
+    forgefield.run(config)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "no frame has bands, moment, long, which is not compared" in text
+    assert "{bands: {key: NAME_IN_THE_FILE, per: structure, components: 3}}" in text
+    assert "{long: {key: NAME_IN_THE_FILE, per: structure, threshold: NUMBER}}" in text
+    assert "do not count" not in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Energy errors" not in page
+
+
+def test_a_number_is_not_taken_for_a_class(run, files, tmp_path):
+    as_number = {"key": "gap", "per": "structure"}
+    config = {"task": "evaluate", "model_in": str(run / "artifacts"), "device": "cpu",
+              "data": {"lmdb": str(files / "val.xyz"), "targets": {"long": as_number}},
+              "output": {"dir": str(tmp_path)}}  # fmt: skip
+    with pytest.raises(ForgeError, match=r"long is a number of each structure there; .*a class.*threshold: NUMBER"):
+        forgefield.run(config, quiet=True)
+
+
 def test_an_evaluation_without_a_label_is_refused(run, files, tmp_path):
     config = {"task": "evaluate", "model_in": str(run / "artifacts"), "data": {"lmdb": str(files / "val.xyz")},
               "output": {"dir": str(tmp_path)}, "device": "cpu"}  # fmt: skip

@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import pytest
 
 import forgefield
+from forgefield.core.errors import DataError
 from forgefield.data.dataset import open_dataset
 
 QUICK = {"train__epochs": 1, "export__standard_artifacts": False}
@@ -40,6 +42,23 @@ def test_beside_a_file_of_test_data_it_has_a_name_of_its_own(settings, tmp_path)
     described = load(root / "run.json")["data"]
     assert described["test"]["n_structures"] == 5
     assert described["test_part"]["n_structures"] == 4
+
+
+@pytest.mark.parametrize("part", ["a file", "a part of the split"])
+def test_strange_elements_in_it_are_found_before_training(settings, data, tmp_path, part):
+    """Test data are read again after training: what they lack must not be found out then."""
+    sulphur = [line.replace("O ", "S ", 1) for line in (data / "test.xyz").read_text().splitlines(keepends=True)]
+    before = (data / "train.xyz").read_text() if "split" in part else ""
+    (tmp_path / "strange.xyz").write_text(before + "".join(sulphur))
+    config = settings(tmp_path / "run", data__test=[str(tmp_path / "strange.xyz")], **QUICK)
+    if "split" in part:
+        split = {"method": "random", "val": 3, "test": [24, 25, 26, 27, 28]}
+        config = settings(
+            tmp_path / "run", data__train=str(tmp_path / "strange.xyz"), data__test=[], data__split=split, **QUICK
+        )
+    with pytest.raises(DataError, match="has S, which the training data does not have"):
+        forgefield.run(config, quiet=True)
+    assert not (tmp_path / "run" / "history.jsonl").exists()
 
 
 def test_replay_with_a_budget_and_workers(shared_run, settings, data, tmp_path, capsys):

@@ -13,6 +13,7 @@ from forgefield.core.structure import Structure
 from forgefield.export.artifact import export_artifacts
 from forgefield.export.calculator import ForgeField
 from forgefield.export.exportable import ExportablePotential
+from forgefield.export.physics import check_physics
 from forgefield.export.target import directed_edges
 from forgefield.export.verlet import MovingGraph
 from forgefield.graph.build import build_graph
@@ -20,7 +21,7 @@ from forgefield.kernels.choice import kernels
 from forgefield.models.architectures.alignn.elements import element_features, scaled_features
 from forgefield.models.architectures.alignn.foreign import INSTEAD
 from forgefield.models.architectures.alignn.settings import AlignnSettings
-from forgefield.models.potential import build_potential
+from forgefield.models.potential import Outputs, Potential, build_potential
 from forgefield.models.targets import Aims
 
 SMALL = {"cutoff": 4.0, "hidden_features": 6, "embedding_features": 5, "edge_input_features": 9}
@@ -269,3 +270,27 @@ def test_angles_found_from_directed_edges_are_the_same(settings):
         assert torch.allclose(energy, wanted.energy, rtol=0, atol=1e-11)
         assert torch.allclose(forces, wanted.forces, rtol=0, atol=1e-11)
         assert torch.allclose(stress, wanted.stress, rtol=0, atol=1e-11)
+
+
+class Off(Potential):
+    """A potential with a stress that is not the slope of its energy."""
+
+    def forward(self, graph):
+        e, f, s, a = super().forward(graph)[:4]
+        return Outputs(e, f, 1.01 * s + 0.001, a)
+
+
+def test_neighbours_that_are_equally_far_do_not_stop_an_export():
+    """Six are nearest, two of them oxygen; drawn along z four are, and the energy jumps. Slopes are those beside it."""
+    potential = make(neighbor_strategy="k-nearest", max_neighbors=2, **OLD)
+    cubic = Structure(np.array([6, 8]), np.diag([0, 0, 1.5])[[0, 2]], np.diag([1.5, 1.5, 3.0]), np.ones(3, bool))
+    drawn = np.diag([1.0, 1.0, 1.0001])
+    stretched = dataclasses.replace(cubic, positions=cubic.positions @ drawn, cell=cubic.cell @ drawn)
+    near, far = (float(predict(potential, s).energy) for s in (cubic, stretched))
+    assert abs(near - far) > 1e-3
+    report = check_physics(potential, [cubic])
+    assert report.stress_finite_difference is not None
+    assert report.stress_finite_difference < 1e-7
+    potential.__class__ = Off
+    with pytest.raises(ModelError, match="stress finite difference"):
+        check_physics(potential, [cubic])

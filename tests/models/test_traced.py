@@ -188,3 +188,11 @@ def test_every_size_that_varies_has_a_name():
     assert graph_shapes["cell"] == (structures, 3, 3)
     assert min(layout.typical.values()) > 1
     assert len(set(layout.typical.values())) == len(layout.typical)
+
+
+@pytest.mark.parametrize("nearest", [1, 2, 3, 12])
+def test_a_few_nearest_neighbours_are_no_fixed_size(nearest):
+    """Two small batches may have as many neighbours at most by chance."""
+    layout = sizes_for(Needs(4.0, nearest=nearest, smooth=False))
+    shape = layout.shapes[Graph._fields.index("table_sign")]
+    assert shape == ("positions_0", "table_sender_1")

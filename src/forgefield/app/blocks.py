@@ -117,9 +117,10 @@ class ExportSettings(Settings):
     files_of: Literal["alignn", "xequinet"] | None = Field(
         default=None,
         description="Training also writes its results under the names that scripts for another program read. alignn, "
-        "into run_dir/alignn: ids_train_val_test.json, history_train.json, history_val.json, Val_results.json, "
-        "Test_results.json, prediction_results_test_set.csv. xequinet, into run_dir/xequinet, for test data: "
-        "NAME_test.log, NAME_test_results.npz (docs/translate.md). null: none.",
+        "into run_dir/alignn: ids_train_val_test.json, history_train.json, history_val.json, Train_results.json, "
+        "Val_results.json, Test_results.json, mad, prediction_results_test_set.csv, prediction_results_train_set.csv. "
+        "xequinet, into run_dir/xequinet, for test data: NAME_test.log, NAME_test_results.npz (docs/translate.md). "
+        "null: none.",
     )
     correction_alone: bool = Field(
         default=False,

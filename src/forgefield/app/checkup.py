@@ -18,11 +18,12 @@ from forgefield.app.run_rules import PREDICTING, TRAINING
 from forgefield.app.tasks.steps.aims import aims_of, judges_unseen, unseen_elements, with_spreads
 from forgefield.app.tasks.steps.datasets import check_heads, check_some_label, heads_of, open_asked, trained_quantities
 from forgefield.app.tasks.steps.examining import look_at_training_data
-from forgefield.app.tasks.steps.models import ToMeasure, check_base, cutoff_of, find_bundle, load_start
+from forgefield.app.tasks.steps.models import ToMeasure, check_base, check_files, cutoff_of, find_bundle, load_start
 from forgefield.app.tasks.steps.xequinet_files import check_tested
 from forgefield.app.tuning_check import look_at_start
 from forgefield.core.elements import symbol
 from forgefield.core.errors import ForgeError
+from forgefield.core.quantities import ALWAYS
 from forgefield.data.checks import check_elements, check_labels
 from forgefield.data.dataset import Dataset
 from forgefield.data.parts import TrainingData, open_part, open_training, reference_setting
@@ -101,6 +102,7 @@ class Checkup(Findings):
         self.add("model", "ok", _described(potential))
         if potential.jumps:
             self.add("model", "warn", potential.jumps)
+        self.attempt("export", lambda: check_files(config, potential))
 
     def _weigh(self, potential: Potential) -> None:
         count = sum(parameter.numel() for parameter in potential.parameters())
@@ -137,7 +139,8 @@ class Checkup(Findings):
             self.attempt("elements", lambda: check_elements(data.train, known, owner))
         if data.val is not None:
             if not judges_unseen(self.config):
-                self.attempt("elements", lambda: check_elements(data.val, known, owner))  # type: ignore[arg-type]
+                drawn = not self.config.data.val
+                self.attempt("elements", lambda: check_elements(data.val, known, owner, drawn=drawn))  # type: ignore[arg-type]
             known = [*known, *unseen_elements(self.config, data)]
         self._test(data, known, owner)
         if start is not None or self.config.task == "train":
@@ -207,6 +210,7 @@ class Checkup(Findings):
         self.attempt("export.files_of", lambda: check_tested(self.config, data))
         if data.test is not None:
             self._portray("data.split.test", data.test, (), " (a part of data.train)")
+            self.attempt("data.split.test", lambda: check_elements(data.test, known, owner, drawn=True))  # type: ignore[arg-type]
         if not self.config.data.test:
             return
         with self.guard("data.test"):
@@ -237,7 +241,7 @@ class Checkup(Findings):
             check_labels(dataset, needed, some=self.config.train.missing_labels == "mask")
             self.add(topic, "ok", _summary(portrait) + note)
             for text in warnings(portrait):
-                if needed or "no frame has" not in text:
+                if {*ALWAYS} & {*needed} or "no frame has" not in text:
                     self.add(topic, "warn", text)
 
 

@@ -69,7 +69,7 @@ class Given:
         self.title = source.name
         self.places = {name: str(node.place) for name, node in nodes.items()}
         self.values = {name: key.default for name, key in keys.items()}
-        self.values |= {name: _typed(keys[name].kind, node.plain(), name, node) for name, node in nodes.items()}
+        self.values |= {name: _typed(keys[name], node.plain(), name, node) for name, node in nodes.items()}
         self.defaults = {name: key.default for name, key in keys.items()}
         self.read: set[str] = set()
 
@@ -235,14 +235,15 @@ def seen_from(path: str, given: Given, sheet: Sheet) -> tuple[str, str]:
     return str(path) if Path(path).is_absolute() else os.path.relpath(found, sheet.folder), comment
 
 
-def _typed(kind: Kind, value: Any, name: str, node: Node) -> Any:
-    """Return a value as the program would read it.
+def _typed(key: Key, value: Any, name: str, node: Node) -> Any:
+    """Return a value as the program would read it; null is none where that is the default.
 
     Raises:
         ConfigError: it is not of the kind that the key holds.
     """
+    kind = key.kind
     try:
-        return _read(kind, value)
+        return None if value is None and key.default is None else _read(kind, value)
     except (ValueError, TypeError):
         what = {"whole": "a whole number", "truth": "true or false", "flag": "true or false"}.get(kind, f"a {kind}")
         raise ConfigError(f"{name}: got {value!r}, expected {what}", str(node.place)) from None

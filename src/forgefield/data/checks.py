@@ -8,7 +8,7 @@ import numpy as np
 
 from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError
-from forgefield.core.quantities import QUANTITIES
+from forgefield.core.quantities import ALWAYS, QUANTITIES
 from forgefield.data.dataset import Dataset
 from forgefield.data.isolated import are_isolated
 
@@ -41,6 +41,10 @@ def check_labels(dataset: Dataset, needed: Collection[str], *, some: bool = Fals
             instead = f"; the files have {', '.join(others)}" if others else ""
             key = f"set data.{name}_key to the right name" if name in QUANTITIES else f"declare data.targets.{name}"
             fix = f"{key}, or do not train {name} (its weight 0)"
+            own = sorted(seen - set(QUANTITIES))
+            if own and not seen & {*ALWAYS}:
+                weights = "train.energy_weight 0, train.force_weight 0"
+                fix += f", or learn {own[0]} alone: {weights}, train.targets {{{own[0]}: {{weight: 1}}}}"
             raise DataError(f"no frame has {name}{instead}", dataset.name, fix)
         if some:
             continue
@@ -82,8 +86,16 @@ def check_tags(dataset: Dataset, named: Collection[int]) -> None:
         )
 
 
-def check_elements(dataset: Dataset, elements: Collection[int], owner: str = "the training data") -> None:
+def check_elements(
+    dataset: Dataset, elements: Collection[int], owner: str = "the training data", *, drawn: bool = False
+) -> None:
     """Refuse structures with elements that `owner` does not know.
+
+    Args:
+        dataset: the structures.
+        elements: atomic numbers that are known.
+        owner: of them.
+        drawn: whether the structures are a part of the same source, so that other parts could be drawn.
 
     Raises:
         DataError: names the elements and the first frame.
@@ -96,5 +108,6 @@ def check_elements(dataset: Dataset, elements: Collection[int], owner: str = "th
         raise DataError(
             f"has {names}, which {owner} does not have",
             structure.origin,
-            f"known elements: {', '.join(symbol(z) for z in known)}; remove the frame or train with {names}",
+            f"known elements: {', '.join(symbol(z) for z in known)}; remove the frame or train with {names}"
+            + (" (data.split draws other parts)" if drawn else ""),
         )

@@ -6,19 +6,29 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
-from forgefield.export.prediction import predict, self_energies
+from forgefield.export.prediction import predict, predict_graph, self_energies
 from forgefield.export.probes import inputs_among
+from forgefield.graph.build import build_graph
+from forgefield.graph.graph import Graph
 from forgefield.models.potential import Potential
 
 STEPS = (1e-3, 1e-4, 1e-5)  # Å, of the finite differences; shorter ones where a model is too curved for longer
 STENCIL = ((-2.0, 1.0 / 12.0), (-1.0, -2.0 / 3.0), (1.0, 2.0 / 3.0), (2.0, -1.0 / 12.0))
 MANY_ATOMS = 4000  # structures of a finite-difference batch hold at most so many atoms together
+
+
+class _Move(NamedTuple):
+    """Displacement of the atoms, (N, 3), Å, and the deformation that follows, (3, 3)."""
+
+    shift: np.ndarray
+    stretch: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -137,23 +147,47 @@ def _slope_error(
         strain: symmetric strain of atoms and cell, (3, 3).
     """
     errors: list[float] = []
+    shift = np.zeros_like(structure.positions) if shift is None else shift
+    strain = np.zeros((3, 3)) if strain is None else strain
     for step in STEPS:
-        moved = []
-        for k, _ in STENCIL:
-            stretch = np.eye(3) if strain is None else np.eye(3) + step * k * strain
-            positions = structure.positions if shift is None else structure.positions + step * k * shift
-            moved.append(_copy(structure, positions @ stretch, structure.cell @ stretch))
-        errors.append(abs(_difference(potential, moved) / step - expected))
+        moves = [_Move(step * k * shift, np.eye(3) + step * k * strain) for k, _ in STENCIL]
+        errors.append(abs(_difference(_energies(potential, structure, moves)) / step - expected))
         if errors[-1] <= enough:
             break
     return min(errors)
 
 
-def _difference(potential: Potential, moved: Sequence[Structure]) -> float:
+def _energies(potential: Potential, structure: Structure, moves: Sequence[_Move]) -> list[float]:
+    """Energies of a structure after each move, eV.
+
+    Where they jump as neighbours come and go, the neighbours stay those of the structure: in a crystal many are equally
+    far, so that any strain would change which are the nearest. Forces and stress are the slopes between the jumps.
+    """
+    if potential.needs.smooth:
+        moved = [
+            _copy(structure, (structure.positions + m.shift) @ m.stretch, structure.cell @ m.stretch) for m in moves
+        ]
+        together = sum(len(s) for s in moved) <= MANY_ATOMS
+        batches = [list(moved)] if together else [[s] for s in moved]
+        return [p.energy for batch in batches for p in predict(potential, batch)]
+    weight = next(potential.parameters())
+    graph = build_graph([structure], potential.needs, heads=potential.heads, dtype=weight.dtype, device=weight.device)
+    return [predict_graph(potential, _moved(graph, move), [structure])[0].energy for move in moves]
+
+
+def _moved(graph: Graph, move: _Move) -> Graph:
+    """The same neighbours at other places."""
+    shift, stretch = (torch.from_numpy(array).to(graph.positions) for array in move)
+    return graph._replace(
+        positions=(graph.positions + shift.index_select(0, graph.order)) @ stretch,
+        pair_shift=graph.pair_shift @ stretch,
+        far_shift=graph.far_shift @ stretch,
+        cell=(graph.cell.double() @ stretch).to(graph.cell.dtype),
+    )
+
+
+def _difference(energies: Sequence[float]) -> float:
     """First derivative of the energy times the step, from its values on the stencil (fourth order)."""
-    together = sum(len(s) for s in moved) <= MANY_ATOMS
-    batches = [list(moved)] if together else [[s] for s in moved]
-    energies = [p.energy for batch in batches for p in predict(potential, batch)]
     middle = float(np.mean(energies))
     return sum(c * (e - middle) for (_, c), e in zip(STENCIL, energies, strict=True))
 

@@ -136,7 +136,7 @@ def evaluate(
     if (lack := missing(matmul, device, potential.dtype)) is not None:
         notes.append(f"eval.matmul: {matmul} {lack}")
     metrics = measure_errors(table, groups)
-    if not energy_only and (left_out := _left_out(table, structures)):
+    if measured.energy and not energy_only and (left_out := _left_out(table, structures)):
         notes.append(f"{left_out:,} labelled atoms do not count in the errors of forces (force_mask, fixed, tags)")
         cast("Errors", metrics["all"])["n_forces_left_out"] = left_out
     if baseline:

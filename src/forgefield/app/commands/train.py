@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from forgefield.app.commands import flags as f
-from forgefield.app.commands.execution import carry_out_flags
+from forgefield.app.commands.execution import carry_out_flags, console
 from forgefield.app.commands.flags import tree_of
 from forgefield.core.errors import ConfigError
 
@@ -63,7 +64,19 @@ def command(
             energy_weight, force_weight, stress_weight, max_minutes, seed, device, dtype,
         ),
     ])  # fmt: skip
+    if backend == "alignn":
+        _tell_of_settings(data)
     carry_out_flags(tree, overrides, go_on=go_on)
+
+
+def _tell_of_settings(data: Sequence[Path]) -> None:
+    """Say that settings of alignn beside the data are not read."""
+    from forgefield.app.translate.alignn.data import settings_beside
+
+    for file in dict.fromkeys(file for path in data for file in settings_beside(Path(path))):
+        text = f"note: {file} holds settings of alignn, which are not read here; a run.yaml of them is made by: "
+        text += f"forgefield translate --from alignn {file}"
+        console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 TRAINING_FLAGS = (

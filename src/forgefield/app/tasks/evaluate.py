@@ -36,7 +36,7 @@ def run_task(config: RunConfig, console: Console) -> TaskResult:
         question = ask(config, console)
         dataset = without_free_atoms(question.dataset, console)
         check_some_label(dataset)
-        check_comparable(question.potential, dataset)
+        check_comparable(question.potential, dataset, console)
         if config.eval.free_atoms and not any(s.fixed is not None and s.fixed.any() for s in dataset):
             raise ConfigError("no atom is held fixed", "eval.free_atoms", "remove it, or give the constraints")
         evaluation = predict_all(config, question, dataset, console)

@@ -17,6 +17,7 @@ from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
 
 Shape = tuple[int | str, ...]  # a number is fixed; a name stands for a size that varies
+DRAWS = 100  # of the larger batch
 SAMPLES = ((2, 5, 9), (4, 3, 7, 11))  # atoms of the structures of two small batches
 
 
@@ -49,7 +50,7 @@ class Sizes:
     """
 
     def __init__(self, needs: Needs) -> None:
-        small, large = (_example(needs, atoms) for atoms in SAMPLES)
+        small, large = _examples(needs)
         names: dict[tuple[int, int], str] = {}
         self.shapes: list[Shape] = []
         self.typical: dict[str, int] = {}
@@ -110,9 +111,27 @@ def _features(needs: Needs) -> dict[str, np.ndarray]:
     return {name: np.full(length, 0.5) for name, length in needs.features}
 
 
-def _example(needs: Needs, atoms: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
+def _examples(needs: Needs) -> tuple[Mapping[str, tuple[int, ...]], Mapping[str, tuple[int, ...]]]:
+    """Two small batches whose largest numbers of neighbours differ, and not as another of their sizes does.
+
+    Where a few nearest neighbours are asked for, both may happen to have as many.
+    """
+    small = _example(needs, SAMPLES[0])
+    for draw in range(DRAWS):
+        large = _example(needs, SAMPLES[1], draw)
+        pairs = [
+            (name, d, (a, b)) for name in small for d, (a, b) in enumerate(zip(small[name], large[name], strict=True))
+        ]
+        width = small["table_sender"][1], large["table_sender"][1]
+        alike = {name for name, _, pair in pairs if pair == width}
+        if width[0] != width[1] and alike <= {"table_sender", "table_pair", "table_sign"}:
+            return small, large
+    raise AssertionError(f"no two batches tell the neighbours of {needs} from other sizes")
+
+
+def _example(needs: Needs, atoms: Sequence[int], draw: int = 0) -> Mapping[str, tuple[int, ...]]:
     """Shapes of a batch of random molecules, by name of the tensor; without `counts`, which never varies."""
-    rng = np.random.default_rng(len(atoms))
+    rng = np.random.default_rng(len(atoms) + 100 * draw)
     span = needs.cutoff * 1.2
     more = {"multiplicity": 1, "features": _features(needs)}
     charges = [{"charges": np.zeros(n)} for n in atoms]

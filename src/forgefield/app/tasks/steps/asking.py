@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from forgefield.app.tasks.steps.machine import choose_device
 from forgefield.app.tasks.steps.models import find_bundle, load_start
 from forgefield.app.tasks.steps.outcome import say
 from forgefield.core.errors import ConfigError, DataError, ModelError
-from forgefield.core.quantities import ALWAYS
+from forgefield.core.quantities import ALWAYS, Quantity
 from forgefield.data.checks import check_elements
 from forgefield.data.dataset import Dataset
 from forgefield.data.settings import DataSettings
@@ -71,18 +72,45 @@ def _with_features(data: DataSettings, potential: Potential) -> DataSettings:
     return data.model_copy(update={"features": own | data.features}) if own else data
 
 
-def check_comparable(potential: Potential, dataset: Dataset) -> None:
-    """Refuse to evaluate a model on data that have no label of what it predicts.
+def check_comparable(potential: Potential, dataset: Dataset, console: Console) -> None:
+    """Refuse to evaluate a model on data that have no label of what it predicts; say which of its targets have none.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or one of another kind, such as a number where the model predicts a class.
     """
-    names = {*(ALWAYS if potential.context.energy else ()), *potential.targets.quantities}
-    if any(names & set(kind.labels) for kind in dataset.survey.present()):
-        return
-    name = next(iter(names))
-    fix = f"declare it: data.targets: {{{name}: {{key: NAME_IN_THE_FILE, per: structure}}}}, or use task infer"
-    raise DataError(f"no frame has a label of what the model predicts ({', '.join(sorted(names))})", dataset.name, fix)
+    targets = potential.targets.quantities
+    names = {*(ALWAYS if potential.context.energy else ()), *targets}
+    labelled = {name for kind in dataset.survey.present() for name in kind.labels}
+    _check_kinds(potential, dataset)
+    lacking = [name for name in targets if name not in labelled]
+    declared = "; ".join(f"data.targets: {{{name}: {_declaration(targets[name])}}}" for name in lacking)
+    if not names & labelled:
+        what = f"no frame has a label of what the model predicts ({', '.join(sorted(names))})"
+        raise DataError(what, dataset.name, f"declare it: {declared}, or use task infer")
+    if lacking:
+        say(console, f"note: no frame has {', '.join(lacking)}, which is not compared; to do so: {declared}")
+
+
+def _check_kinds(potential: Potential, dataset: Dataset) -> None:
+    for name, wanted in potential.targets.quantities.items():
+        survey = dataset.survey
+        for place in np.flatnonzero(survey.where(name in kind.labels for kind in survey.kinds))[:1]:
+            found = dataset[int(place)].declared.get(name, wanted)
+            if (found.kind, found.per, found.width) != (wanted.kind, wanted.per, wanted.width):
+                what = f"{name} is {_in_words(found)} there; the model predicts {_in_words(wanted)}"
+                raise DataError(what, dataset.name, f"declare it: data.targets: {{{name}: {_declaration(wanted)}}}")
+
+
+def _in_words(quantity: Quantity) -> str:
+    what = "a class" if quantity.kind == "class" else "a number" if quantity.width == 1 else f"{quantity.width} numbers"
+    return f"{what} of each {quantity.per}"
+
+
+def _declaration(quantity: Quantity) -> str:
+    """Return the entry of data.targets that finds a target."""
+    width = f", components: {quantity.width}" if quantity.width > 1 else ""
+    level = ", threshold: NUMBER" if quantity.kind == "class" else ""
+    return f"{{key: NAME_IN_THE_FILE, per: {quantity.per}{width}{level}}}"
 
 
 def model_text(question: Question) -> str:

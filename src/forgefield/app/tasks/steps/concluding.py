@@ -13,12 +13,13 @@ from ase import Atoms
 
 from forgefield.app.baseline.applying import judged
 from forgefield.app.reports.baseline import baseline_rows
+from forgefield.app.reports.contents import Predictions
 from forgefield.app.reports.markup import duration, milli, significant
 from forgefield.app.reports.page import write_report
 from forgefield.app.reports.reading import force_share
 from forgefield.app.tasks.steps.alignn_files import write_alignn_files
 from forgefield.app.tasks.steps.datasets import load_test_data
-from forgefield.app.tasks.steps.evaluating import write_evaluation
+from forgefield.app.tasks.steps.evaluating import as_arrays, write_evaluation
 from forgefield.app.tasks.steps.fitting import WORDS, checking_loader
 from forgefield.app.tasks.steps.further import names_in, unit_of
 from forgefield.app.tasks.steps.levels import handed_out, untrained_heads, without_untrained
@@ -55,7 +56,8 @@ def conclude(run: Run, potential: Potential, data: TrainingData, result: FitResu
     tests = load_test_data(run, data, potential.elements)
     metrics = judge(run, potential, data, tests)
     if run.config.export.files_of == "alignn":
-        write_alignn_files(run.folder, data, tests)
+        weights = run.config.train.loss_weights()
+        write_alignn_files(run.folder, data, tests, _of_training(run, potential, data), weights)
     elif run.config.export.files_of == "xequinet":
         write_xequinet_files(run.folder, run.config.name, tests)
     trained = _trained(run, potential, data)
@@ -110,6 +112,15 @@ def hand_out(run: Run, potential: Potential, sample: Sequence[Structure], metric
     first = handed[0].folder
     run.record.note(artifacts=str(run.config.export.dir / first), ase_check=worst)
     return folder / first
+
+
+def _of_training(run: Run, potential: Potential, data: TrainingData) -> Predictions:
+    """Return the predictions of the training structures."""
+    with run.record.stage("evaluation"):
+        loader, whole = checking_loader(run, potential, data.train), potential.baseline is not None
+        measured = measured_in_evaluation(potential, run.config.train)
+        evaluation = evaluate(potential, loader, measured=measured, whole=whole)
+    return as_arrays(evaluation.predictions, as_labelled(data.train), potential)
 
 
 def _trained(run: Run, potential: Potential, data: TrainingData) -> Potential:
@@ -248,6 +259,7 @@ def _summary(
         agreement = f"to within {deviation:.0e}{unit}" if deviation else "exactly"
         rows.append(("artifacts", f"checked against the model; the ASE calculator agrees {agreement}"))
     files = [report, *([folder] if folder else []), run.folder.best]
+    files += [run.folder.root / name] if (name := run.config.export.files_of) else []
     model = short(folder or run.folder.best)
     return TaskResult(f"{run.config.name}: {run.config.task}", rows, files, next_commands(run, model, result), metrics)
 

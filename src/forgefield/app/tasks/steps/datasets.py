@@ -105,11 +105,25 @@ def checked_training_data(config: RunConfig) -> TrainingData:
         check_tags(data.train, config.train.tag_weights)
     if data.val is not None:
         check_labels(data.val, needed, some=some)
-        if not judges_unseen(config):
-            check_elements(data.val, data.train.elements())
+    _check_elements(config, data)
     if data.draws is not None:
         data = data._replace(draws=dataclasses.replace(data.draws, seed=config.train.seed))
     return data._replace(replay=open_replay(config, len(data.train), len(data.val or data.train), needed))
+
+
+def _check_elements(config: RunConfig, data: TrainingData) -> None:
+    """Refuse elements that no training structure has: in validation data, and for a new model in test data.
+
+    Test data are read after training, when it would be too late.
+    """
+    if judges_unseen(config):
+        return
+    if data.val is not None:
+        check_elements(data.val, data.train.elements(), drawn=not config.data.val)
+    if config.task == "train":
+        known = {*data.measured.elements(), *(config.model_json.elements if config.model_json else ())}
+        for test in test_sets(config, data).values():
+            check_elements(separate_isolated(test)[0], known, drawn=test is data.test)
 
 
 def head_of_new_data(config: RunConfig) -> str | None:

@@ -155,7 +155,12 @@ def as_arrays(predictions: Sequence[Prediction], dataset: Dataset, potential: Po
         n_atoms=np.array([len(s) for s in structures]),
         numbers=np.concatenate([s.numbers for s in structures]),
         energy=np.array([nan if p.energy is None else p.energy for p in predictions]),
-        energy_label=np.array([float(s.labels.get("energy", nan)) for s in structures]),
+        energy_label=np.array(
+            [
+                nan if p.energy is None else float(s.labels.get("energy", nan))
+                for p, s in zip(predictions, structures, strict=True)
+            ]
+        ),
         baseline=np.array(baseline),
         forces=np.concatenate([p.forces for p in predictions if p.forces is not None]) if with_forces else no_forces,
         forces_label=np.concatenate([_forces_label(p, s) for p, s in zip(predictions, structures, strict=True)]),

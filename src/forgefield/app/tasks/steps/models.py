@@ -113,13 +113,7 @@ def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype:
         dtype=dtype,
         seed=config.train.seed,
     )
-    files = config.export.targets if config.export.standard_artifacts else ()
-    if files and potential.unexportable:
-        what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(files)}"
-        raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
-    if files and not potential.needs.within_cutoff:
-        what = f"a file of {', '.join(files)} is given all neighbours within the cutoff, not those this model asks for"
-        raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
+    check_files(config, potential)
     _check_named_levels(config, heads)
     if config.model.baseline is not None and not asked.aims.energy:
         what = "is a level of theory for energies, which this model does not learn"
@@ -128,6 +122,17 @@ def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype:
     state_dispersion(potential, config.data)
     check_dispersion(potential)
     return potential
+
+
+def check_files(config: RunConfig, potential: Potential) -> None:
+    """Refuse a model that no file of `export.targets` can hold, before it is trained."""
+    files = config.export.targets if config.export.standard_artifacts else ()
+    if files and potential.unexportable:
+        what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(files)}"
+        raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
+    if files and not potential.needs.within_cutoff:
+        what = f"a file of {', '.join(files)} is given all neighbours within the cutoff, not those this model asks for"
+        raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
 
 
 def _check_named_levels(config: RunConfig, heads: list[str]) -> None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from forgefield.app.dotted_settings import read_dotted
 from forgefield.app.translate.alignn.data import data, identity
-from forgefield.app.translate.alignn.keys import ALIASES, KEYS, NEEDLESS
+from forgefield.app.translate.alignn.keys import ALIASES, KEYS, NEEDLESS, OF_MODELS
 from forgefield.app.translate.alignn.losses import losses
 from forgefield.app.translate.alignn.model import model
 from forgefield.app.translate.alignn.splitting import split
@@ -21,7 +21,7 @@ from forgefield.core.catalog import Entry
 
 
 class AlignnDialect(Dialect):
-    """alignn of 2024 and 2025."""
+    """alignn of 2024 to 2026."""
 
     program = "alignn"
     keys = KEYS
@@ -31,8 +31,12 @@ class AlignnDialect(Dialect):
         self.settings = settings
 
     def read(self, words: Sequence[str]) -> Given:
-        """Read config.json and key=value words."""
-        return read_dotted(self.program, words, self.keys, self.aliases)
+        """Read config.json and key=value words; what they do not give are the defaults of the model they name."""
+        given = read_dotted(self.program, words, self.keys, self.aliases)
+        for key, value in OF_MODELS.get(given["model.name"], {}).items():
+            if not given.says(f"model.{key}"):
+                given.values[f"model.{key}"] = value
+        return given
 
     def translate(self, given: Given, sheet: Sheet) -> None:
         """Write every key of `given` to the sheet."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from forgefield.app.translation import Given, Remark, Sheet, seen_from
+from forgefield.core.errors import ForgeError
 from forgefield.data.readers.alignn import NAMES
+from forgefield.data.readers.alignn.table import read_table
 
 TARGET, ATOMWISE, ADDITIONAL = "target", "atomwise", "additional"
 """Names here of what alignn trains on beside energies, forces and stresses."""
@@ -33,7 +36,7 @@ def identity(given: Given, sheet: Sheet) -> None:
         sheet.put("export.files_of", "alignn", "results under alignn's names too, in run_dir/alignn")
     start = given["restart_model_path"]
     if start is not None:
-        why = "weights of alignn are taken over by `forgefield import`; then task finetune, model_in: that folder"
+        why = "a run cannot begin from alignn's weights; in Python load_package_weights takes them (docs/alignn.md)"
         sheet.lost.append(Remark("restart_model_path", start, why))
 
 
@@ -66,6 +69,22 @@ def _place(given: Given, sheet: Sheet) -> tuple[str, str]:
     return path, how if not comment else f"{comment} (root_dir=FOLDER beside config.json)"
 
 
+def table_width(given: Given) -> int | None:
+    """Return how many targets a line of id_prop.csv has; None where alignn reads another file, or none is there."""
+    found = data_file(given)
+    if found is None or found.suffix != ".csv":
+        return None
+    try:
+        return read_table(found)[0].numbers.shape[1]
+    except ForgeError:
+        return 1  # `forgefield check` says what is wrong with it
+
+
+def data_file(given: Given) -> Path | None:
+    """Return the file that alignn reads in the folder of the data; None where it has none."""
+    return next((file for name in NAMES if (file := data_folder(given) / name).is_file()), None)
+
+
 def data_folder(given: Given) -> Path:
     """Return where the data are: root_dir, else the folder of the file, or the only folder in it that has some."""
     named = given.values["root_dir"]
@@ -77,3 +96,17 @@ def data_folder(given: Given) -> Path:
         return own
     below = [sub for sub in sorted(own.iterdir()) if sub.is_dir() and any((sub / name).is_file() for name in NAMES)]
     return below[0] if len(below) == 1 else own
+
+
+def settings_beside(data: Path) -> list[Path]:
+    """Return the settings files of alignn that stand in a folder of data, or beside a file of them."""
+    folder = data if data.is_dir() else data.parent
+    found = []
+    for file in sorted(folder.glob("*config*.json")):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and "alignn" in str(content.get("model")):
+            found.append(file)
+    return found

@@ -54,10 +54,20 @@ KEYS: dict[str, Key] = {
             read_existing=False),
     **_keys("whole", lr_total_epochs=None),
     **_model("truth", use_zbl=None),
-    **_model("number", zbl_cutoff=0.9),
+    **_model("number", zbl_cutoff=0.9, three_body_cutoff=3.5),
     **_model("text", conv_type="alignn"),
     **_model("whole", num_heads=1),
+    # of models that are not built here, and of the one that alignn takes and does not train
+    **_model("whole", num_classes=2),
+    **_model("number", radial_cutoff=None, smooth_cutoff_coeff=None),
+    **_model("text", radial_basis=None, angular_basis=None),
+    **_model("truth", radial_learnable=None, angular_learnable=None, use_atomref=None, mlp_first=None),
 }  # fmt: skip
+OF_MODELS: dict[str, dict[str, Any]] = {
+    "alignn": {"alignn_layers": 4, "gcn_layers": 4, "hidden_features": 256, "atom_input_features": 92},
+    "alignn_atomwise_pure": {"penalty_factor": 0.5},
+}
+"""Defaults of the model block that are others for other models."""
 ALIASES: dict[str, str] = {}
 NEEDLESS = {
     "version": "the version of alignn",
@@ -83,6 +93,20 @@ NEEDLESS = {
     "target": "a name of JARVIS; of your own data, target_key says which",
     "file_format": "formats are recognised by what is in the files",
     "model.zero_inflated": "without effect in alignn",
+    "model.num_classes": "alignn has two",
+    **{
+        f"model.{key}": "of alignn_atomwise_pure_smooth"
+        for key in (
+            "radial_cutoff",
+            "smooth_cutoff_coeff",
+            "radial_basis",
+            "angular_basis",
+            "radial_learnable",
+            "angular_learnable",
+            "use_atomref",
+            "mlp_first",
+        )
+    },
     "model.lg_on_fly": "forces always hold the share of the angles (in alignn only with true)",
     "model.include_pos_deriv": "the same forces; alignn's code for it is wrong across cell boundaries",
     "model.batch_stress": "stresses are those of each structure (false is wrong by 2 in alignn, and for batches)",

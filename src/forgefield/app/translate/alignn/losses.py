@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forgefield.app.translate.alignn.data import ADDITIONAL, ATOMWISE, TARGET, data_folder
+from forgefield.app.translate.alignn.data import ADDITIONAL, ATOMWISE, TARGET, table_width
 from forgefield.app.translation import Given, Remark, Sheet
 from forgefield.core.units import factor
 
@@ -77,6 +77,7 @@ def _force_field(given: Given, sheet: Sheet) -> None:
         sheet.put("train.loss_stress", "mae")
         sheet.put("train.stress_normalization", "total")
     else:
+        sheet.put("data.stress_key", None, "stresses are not trained on, nor read")
         sheet.put("train.stress_weight", 0.0)
     if given.says("model.calculate_gradient"):
         sheet.needless.append(Remark("model.calculate_gradient", True, "forces are trained on"))
@@ -99,47 +100,46 @@ def _property(given: Given, sheet: Sheet, keys: dict[str, Any], targets: dict[st
     if not weight and others:
         return
     if not weight:
-        why = "all weights are 0, so that alignn trains nothing; written as 1, see train.targets"
+        why = "all weights are 0, so that alignn trains nothing. Give model.graphwise_weight=1 beside the file, for "
+        why += "forces model.gradwise_weight=1 too (--force: graphwise_weight is 1)"
         sheet.lost.append(Remark("model.graphwise_weight", 0.0, why))
         weight = 1.0
-    key = _target_key(given)
-    width = given["model.output_features"]
-    threshold = given["classification_threshold"]
-    classes = given["model.classification"] or threshold is not None
+    columns = table_width(given)
+    for word in () if columns else ("energy", "forces", "stress"):
+        sheet.put(f"data.{word}_key", None, "alignn reads the target alone" if word == "energy" else "")
+    key = "target" if columns and not given.says("target_key") else given["target_key"]
+    width = columns or given["model.output_features"]
+    classes = given["model.classification"] or given["classification_threshold"] is not None
     keys[TARGET] = {"key": key, "per": "structure"}
     targets[TARGET] = {"weight": weight}
     if classes:
-        keys[TARGET]["threshold"] = 0.5 if threshold is None else threshold
+        keys[TARGET]["threshold"] = _classes(given, sheet, columns)
         width = 1  # alignn has two outputs for two classes
-        for name, value, why in (
-            (
-                "model.classification",
-                True,
-                "as its loss, the cross entropy; the probability of being above the threshold",
-            ),
-            (
-                "classification_threshold",
-                threshold,
-                "above it is class 1, see data.targets (0.5 where labels are 0 and 1)",
-            ),
-        ):
-            if given.says(name):
-                sheet.needless.append(Remark(name, value, why))
     else:
         targets[TARGET] |= {"loss": "mae"}
     if width > 1:
         keys[TARGET]["components"] = width
-    if given.says("model.output_features") and width == 1 and not classes:
-        sheet.needless.append(Remark("model.output_features", 1, "one number"))
+    if given.says("model.output_features"):
+        why = "one number" if width == 1 else f"{width} numbers" + " in a line of id_prop.csv" * (columns is not None)
+        why = "the probability of one of two classes" if classes else why
+        sheet.needless.append(Remark("model.output_features", given["model.output_features"], why))
     if not classes:
         _no_classes(given, sheet)
 
 
-def _target_key(given: Given) -> str:
-    """Return the label's name: of a table its column is `target`, unless one is named."""
-    if not given.says("target_key") and (data_folder(given) / "id_prop.csv").is_file():
-        return "target"
-    return given["target_key"]
+def _classes(given: Given, sheet: Sheet, columns: int | None) -> float:
+    """Return the number above which a label is of the second class."""
+    threshold = given["classification_threshold"]
+    if columns and columns > 1:
+        what = f"got {threshold}, but id_prop.csv has {columns} targets in a line"
+        raise given.wrong("classification_threshold", what, "leave one of them in the table, or take it out")
+    for name, why in (
+        ("model.classification", "as its loss, the cross entropy; the probability of being above the threshold"),
+        ("classification_threshold", "above it is class 1, see data.targets (0.5 where labels are 0 and 1)"),
+    ):
+        if given.says(name):
+            sheet.needless.append(Remark(name, given[name], why))
+    return 0.5 if threshold is None else threshold
 
 
 def _no_classes(given: Given, sheet: Sheet) -> None:

@@ -11,6 +11,8 @@ SAME = (
     "triplet_input_features", "link",
 )  # fmt: skip
 STRATEGIES = ("k-nearest", "radius_graph", "radius_graph_jarvis")
+CAPPED = ("pure_torch", "fast_graph", "torch_graph")
+"""Radius graphs of 2026: the cutoff never grows, and max_neighbors limits the neighbours of an atom."""
 
 
 def model(given: Given, sheet: Sheet) -> None:
@@ -41,37 +43,46 @@ def _name(given: Given, sheet: Sheet) -> None:
             Remark("model.name", name, "alignn takes this name and never trains it; it is trained here")
         )
         return
-    why = "there are alignn_atomwise and alignn_atomwise_pure; of others, compat: none makes messages end smoothly"
+    why = "this model is not built here; give model.name=alignn_atomwise, which differs from it, beside the file"
     sheet.lost.append(Remark("model.name", name, why))
 
 
 def _neighbours(given: Given, sheet: Sheet) -> None:
-    said = given["neighbor_strategy"]
-    strategy = {"k_nearest": "k-nearest", "pure_torch": "radius_graph"}.get(said, said)
+    said, most = given["neighbor_strategy"], given["max_neighbors"]
+    strategy = {"k_nearest": "k-nearest", **dict.fromkeys(CAPPED, "radius_graph")}.get(said, said)
     if strategy not in STRATEGIES:
-        why = f"not built in alignn either, which ends with an error; there are {', '.join(STRATEGIES)}"
+        why = f"not built in alignn either, which ends with an error; there are {', '.join((*STRATEGIES, *CAPPED))}"
         sheet.lost.append(Remark("neighbor_strategy", said, why))
         strategy = "radius_graph"
     note = "alignn itself refuses the spelling k_nearest" if said == "k_nearest" else ""
+    if said in CAPPED and most:
+        note = f"all neighbours; of more than max_neighbors ({most}) alignn drops the farther ones, where forces jump"
     sheet.put("model.neighbor_strategy", strategy, note)
     sheet.put("model.cutoff", given["cutoff"])
-    nearest = strategy == "k-nearest"
     for key in ("max_neighbors", "use_canonize"):
-        if nearest:
+        if strategy == "k-nearest":
             sheet.put(f"model.{key}", given[key])
         elif given.says(key):
-            sheet.needless.append(Remark(key, given[key], "has an effect with k-nearest only"))
-    _growing_cutoff(given, sheet, "pure_torch" if said == "pure_torch" else strategy)
+            told = "see model.neighbor_strategy" if said in CAPPED and key == "max_neighbors" else "has an effect with"
+            sheet.needless.append(Remark(key, given[key], told if "see" in told else f"{told} k-nearest only"))
+    _growing_cutoff(given, sheet, said if said in CAPPED else strategy)
     within, key = given["three_body_cutoff"], "three_body_cutoff"
     if said == "pure_torch" and within is not None:
         sheet.put(f"model.{key}", min(within, given["cutoff"]))
     elif given.says(key):
         sheet.needless.append(Remark(key, within, "has an effect with pure_torch only"))
+    if given.says(f"model.{key}"):
+        why = "of files for LAMMPS; in training the graphs are made with the other three_body_cutoff"
+        sheet.needless.append(Remark(f"model.{key}", given[f"model.{key}"], why))
+    if strategy == "k-nearest" or sheet.lines.get("model.cutoff_extra"):
+        why = "files for other programs are given all neighbours within the cutoff; the weights serve Python and ASE"
+        grown = "" if strategy == "k-nearest" else "; with cutoff_extra: 0 torchscript may stand here"
+        sheet.put("export.targets", [], why + grown)
 
 
 def _growing_cutoff(given: Given, sheet: Sheet, strategy: str) -> None:
     extra, key = given["cutoff_extra"], "cutoff_extra"
-    if strategy in ("k-nearest", "pure_torch") or given["model.use_cutoff_function"]:
+    if strategy in ("k-nearest", *CAPPED) or given["model.use_cutoff_function"]:
         if given.says(key):
             why = "has an effect with radius graphs without a cutoff function only"
             sheet.needless.append(Remark(key, extra, why))
@@ -142,15 +153,20 @@ def _of_2026(given: Given, sheet: Sheet) -> None:
             sheet.lost.append(Remark(key, given[key], "only edge-gated convolutions (alignn) are built here"))
         elif given.says(key):
             sheet.needless.append(Remark(key, given[key], "edge-gated convolutions, as here"))
-    if given["model.use_zbl"]:
-        why = (
-            "alignn's ends at zbl_cutoff; here model.physics: {zbl: {form: lammps, inner: A, outer: B}} is set by hand"
-        )
-        sheet.lost.append(Remark("model.use_zbl", True, why))
+    _repulsion(given, sheet)
+
+
+def _repulsion(given: Given, sheet: Sheet) -> None:
+    used, within = given["model.use_zbl"], given["model.zbl_cutoff"]
+    alone = "model.physics: {zbl: {form: lammps, inner: A, outer: B}} is set by hand"
+    if used:
+        sheet.lost.append(Remark("model.use_zbl", True, f"alignn's ends at zbl_cutoff; here {alone}"))
+        return
+    automatic = used is None and given["model.name"] == "alignn_atomwise_pure" and is_force_field(given)
+    why = f"alignn adds a nuclear repulsion below {within:g} Å to force fields; here {alone}"
     for key in ("model.use_zbl", "model.zbl_cutoff"):
-        if given.says(key) and not given["model.use_zbl"]:
-            sheet.needless.append(Remark(key, given[key], "no nuclear repulsion"))
-        given.read.add(key)
+        if given.says(key) or (automatic and key == "model.use_zbl"):
+            sheet.needless.append(Remark(key, given[key], why if automatic else "no nuclear repulsion"))
 
 
 def _forces(given: Given, sheet: Sheet) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from forgefield.app.translate.alignn.data import data_folder
+from forgefield.app.translate.alignn.data import data_file, data_folder
 from forgefield.app.translation import Given, Remark, Sheet
 from forgefield.core.errors import ForgeError
 from forgefield.data.dataset import open_dataset
+from forgefield.data.json_list import JsonList
 
+SEED = 123
+"""Of alignn's shuffle: always this one, whatever `random_seed` is."""
 COUNTS, RATIOS = ("n_train", "n_val", "n_test"), ("train_ratio", "val_ratio", "test_ratio")
 
 
@@ -24,9 +27,15 @@ class Lists(NamedTuple):
 def split(given: Given, sheet: Sheet) -> None:
     """Write alignn's own lists; without the data, the same sizes drawn at random."""
     values = {name: given[name] for name in (*COUNTS, *RATIOS, "keep_data_order", "random_seed")}
-    if (total := _count(given)) is None:
+    try:
+        whole = len(open_dataset(data_folder(given)))
+        labelled = _labelled(given, whole)
+    except ForgeError:
         _at_random(given, sheet)
         return
+    total = len(labelled)
+    if values["train_ratio"] is None:
+        values["train_ratio"] = 1 - (values["val_ratio"] or 0.0) - (values["test_ratio"] or 0.0)
     sizes = [
         int(values[count]) if values[count] is not None else int((values[ratio] or 0.0) * total)
         for count, ratio in zip(COUNTS, RATIOS, strict=True)
@@ -36,27 +45,39 @@ def split(given: Given, sheet: Sheet) -> None:
         raise given.wrong(
             next((n for n in (*COUNTS, *RATIOS) if given.says(n)), "n_train"), what, "give fitting numbers"
         )
-    lists = lists_of(total, *sizes, ordered=values["keep_data_order"], seed=values["random_seed"])
-    _put(given, sheet, lists, total)
+    lists = lists_of(total, *sizes, ordered=values["keep_data_order"])
+    _put(given, sheet, Lists(*([labelled[k] for k in part] for part in lists)), whole, whole - total)
 
 
-def lists_of(total: int, n_train: int, n_val: int, n_test: int, *, ordered: bool, seed: int) -> Lists:
+def _labelled(given: Given, whole: int) -> list[int]:
+    """Return the structures that alignn takes: those whose target is a number, or numbers."""
+    file = data_file(given)
+    if file is None or file.suffix == ".csv":
+        return list(range(whole))
+    records, key = JsonList(file), given["target_key"]
+    there = [record.get(key) if isinstance(record, dict) else None for record in (records[k] for k in range(whole))]
+    return [k for k, value in enumerate(there) if value is not None and value != "na" and value == value] or list(
+        range(whole)
+    )
+
+
+def lists_of(total: int, n_train: int, n_val: int, n_test: int, *, ordered: bool) -> Lists:
     """Return alignn's lists: the first structures train, the last validate and test; shuffled before if not ordered."""
     places = list(range(total))
     if not ordered:
-        random.Random(seed).shuffle(places)
+        random.Random(SEED).shuffle(places)
     end = total - n_test
     return Lists(places[:n_train], places[end - n_val : end], places[end:])
 
 
-def _put(given: Given, sheet: Sheet, lists: Lists, total: int) -> None:
+def _put(given: Given, sheet: Sheet, lists: Lists, total: int, unlabelled: int) -> None:
     used = [*lists.train, *lists.val, *lists.test]
     places = {place: k for k, place in enumerate(used)}
     kept = sorted(used) == list(range(total))
     if not kept:
-        sheet.put(
-            "data.indices", used, f"those of {total} structures that alignn takes; data.split counts in this list"
-        )
+        note = f"those of {total} structures that alignn takes; data.split counts in this list"
+        lacking = f"; {unlabelled} have no number as {given['target_key']}" if unlabelled else ""
+        sheet.put("data.indices", used, note + lacking)
     val, test = ([k if kept else places[k] for k in part] for part in (lists.val, lists.test))
     block = {"method": "random", "val": sorted(val)} | ({"test": sorted(test)} if test else {})
     order = "in the order of the file" if given["keep_data_order"] else "as alignn shuffles them"
@@ -78,11 +99,3 @@ def _at_random(given: Given, sheet: Sheet) -> None:
     if given.says("n_train"):
         why = "all others train; translated where the data are, the parts are alignn's own"
         sheet.needless.append(Remark("n_train", given["n_train"], why))
-
-
-def _count(given: Given) -> int | None:
-    """Return the number of structures; None where the data are not there."""
-    try:
-        return len(open_dataset(data_folder(given)))
-    except ForgeError:
-        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from forgefield.data.alignn_labels import is_box
 from forgefield.data.json_list import JsonList
 from forgefield.data.label_names import AUTO
 from forgefield.data.label_units import LabelUnits
-from forgefield.data.labelling import Chosen
+from forgefield.data.labelling import USUAL_NAMES, Chosen
 from forgefield.data.lazy_frames import LazyFrames
 from forgefield.data.raw_frame import RawFrame
 from forgefield.data.reader import ReaderSettings
@@ -23,6 +23,7 @@ USUAL = {"stress": ("stresses",)}
 SIX = "stresses_of_six"  # under which six numbers wait until the user says what they are
 VASP_ORDER = ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2))
 CLEARLY = 2.0  # times less scatter is needed to believe that energies are totals
+SHOWN = 8
 REPAIR = "repair or remove this entry"
 
 
@@ -75,25 +76,32 @@ class RecordFrames(LazyFrames):
                 tensor[i, j] = tensor[j, i] = value
             values["stresses"] = tensor
 
+    def _used(self, chosen: Chosen) -> set[str | None]:
+        """Names that something is done with, or that the user has said not to read."""
+        keys = self._settings.keys
+        refused = [name for name in ("energy", "forces", "stress") if getattr(keys, name) is None]
+        names = {word for name in refused for word in (*USUAL_NAMES[name], *USUAL.get(name, ()))}
+        return {*chosen.values(), *keys.features.values(), *names, SIX, "jid"}
+
     def _declared(self, chosen: Chosen, sample: Sequence[RawFrame], notes: list[str]) -> LabelUnits:
-        if self._six and chosen["stress"] is None:
+        units = self._settings.units
+        if self._six and self._settings.keys.stress == AUTO:
             notes.append(
                 "stresses of six numbers are not read: the file does not say their order, unit and sign. Data of VASP "
                 "(xx yy zz xy yz zx, kbar): data.stress_key: stresses, stress_unit: kbar, stress_sign: vasp; "
                 "in ASE's order (xx yy zz yz xz xy), GPa: data.stress_key: stresses"
             )
-        elif chosen["stress"] is not None:
+        elif chosen["stress"] is not None and AUTO in (units.stress, units.stress_sign):
             notes.append(
                 "stresses are read as GPa, positive = tensile, as ALIGNN computes them, unless data.stress_unit and "
-                "data.stress_sign say otherwise; the file does not say it"
+                "data.stress_sign say otherwise (VASP's are kbar, vasp); the file does not say it"
             )
+        notes += unused(sample, self._used(chosen))
         per = "atom"
-        if chosen["energy"] is not None:
+        if chosen["energy"] is not None and units.energy_per == AUTO:
             per, why = energies_per(sample, chosen["energy"])
             notes.append(why)
-        found = {"stress": "GPa", "stress_sign": "ase", "energy_per": per}
-        notes += self._settings.units.overruled(**found)
-        return self._settings.units.declared(**found)
+        return units.declared(stress="GPa", stress_sign="ase", energy_per=per)
 
 
 def energies_per(sample: Sequence[RawFrame], name: str) -> tuple[str, str]:
@@ -115,6 +123,18 @@ def energies_per(sample: Sequence[RawFrame], name: str) -> tuple[str, str]:
         what = f"{name} grows with the number of atoms: read as total energies, though ALIGNN wants them per atom"
         return "structure", f"{what}; if it is per atom, set data.energy_per to atom"
     return "atom", f"{told}; {other}"
+
+
+def unused(sample: Sequence[RawFrame], used: Collection[str | None]) -> list[str]:
+    """Return a note on the numbers of the records that nothing is done with, if there are any."""
+    sizes = {name: np.size(v) for raw in sample for name, v in (*raw.values.items(), *raw.arrays.items())
+             if name not in used and np.asarray(v).dtype.kind in "iuf"}  # fmt: skip
+    if not sizes:
+        return []
+    named = [name if size == 1 else f"{name} ({size} numbers)" for name, size in sorted(sizes.items())]
+    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+    how = "data.targets trains on them, data.features gives them to the model"
+    return [f"also in the file and not used: {', '.join(named[:SHOWN])}{more}; {how}"]
 
 
 def atoms_of_jarvis(atoms: Mapping[str, Any], origin: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
