@@ -375,3 +375,20 @@ def test_the_command_line(folder):
     result = call(app, ["translate", "--from", "xequinet", "config.yaml", "data.cutoff=4", "--out", "other.yaml"])
     assert result.exit_code == 2
     assert "data.cutoff: smaller than the model's 5" in result.stderr
+
+
+def test_the_symmetry_of_tensors(folder):
+    asked = {"trainer__losses_weight": {"cartesian": 1.0}, "model__model_kwargs__output_modes": ["cartesian"]}
+    key = "model__model_kwargs__symmetry"
+    tensor = {"key": "cartesian", "per": "structure", "components": 9, "rotates": "tensor"}
+    assert values(folder, **asked)["data.targets"] == {"cartesian": {**tensor, "symmetric": False}}
+    assert values(folder, **asked, **{key: "ij=ji"})["data.targets"] == {"cartesian": tensor}
+    assert not run_of(folder, **asked, **{key: "ij"}).data.targets["cartesian"].symmetric
+    why = lost(folder, **asked, **{key: "ijk=jik"}, model__model_kwargs__order=3)
+    assert "nine components" in why["model.model_kwargs.symmetry"]
+    assert "order 2" in why["model.model_kwargs.order"]
+    assert (
+        "16 of each degree"
+        in needless(folder, **asked, model__model_kwargs__hidden_channels=8)["model.model_kwargs.hidden_channels"]
+    )
+    assert "output cartesian only" in needless(folder, **{key: "ij"})["model.model_kwargs.symmetry"]

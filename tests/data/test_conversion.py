@@ -47,16 +47,16 @@ def molecules(count, seed=0):
 
 def crystal(**more):
     random = np.random.default_rng(1)
-    stress = random.normal(size=(3, 3))
+    stress, quadrupole, polarizability = (t + t.T for t in random.normal(size=(3, 3, 3)))
     labels = {
         "energy": -1.0 / 3,
         "forces": random.normal(size=(2, 3)) * 1e-7,
-        "stress": stress + stress.T,
+        "stress": stress,
         "charges": random.normal(size=2),
         "spin_charges": random.normal(size=2),
         "dipole": random.normal(size=3),
-        "quadrupole": random.normal(size=(3, 3)),
-        "polarizability": random.normal(size=(3, 3)),
+        "quadrupole": quadrupole,
+        "polarizability": polarizability,
         "gap": 1.23456789012345678,
         "two": random.normal(size=(2, 2)),
     }

@@ -32,6 +32,7 @@ def rich(k, random):
     """A structure with everything that a structure can have."""
     n = 1 + k % 5
     normal = random.normal
+    quadrupole, polarizability = (t + t.T for t in normal(size=(2, 3, 3)))
     return Structure(
         random.integers(1, 119, n),
         normal(size=(n, 3)),
@@ -39,7 +40,7 @@ def rich(k, random):
         [True, False, True],
         labels={"energy": normal(), "forces": normal(size=(n, 3)), "stress": normal(size=(3, 3)), "gap": 1.0 / 3,
                 "charges": normal(size=n), "spin_charges": normal(size=n), "dipole": normal(size=3),
-                "quadrupole": normal(size=(3, 3)), "polarizability": normal(size=(3, 3)), "two": normal(size=(n, 2))},
+                "quadrupole": quadrupole, "polarizability": polarizability, "two": normal(size=(n, 2))},
         config_type=f"größe {k}",
         head="pbe" if k % 2 else None,
         weight=0.1 * k,

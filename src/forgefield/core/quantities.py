@@ -16,7 +16,8 @@ Rotates = Literal["not", "vector", "tensor"]
 class Quantity:
     """Name, unit, owner, shape and sign of a quantity, and how its loss is normalised unless told otherwise.
 
-    A `class` is a yes or no: its label is 1 or 0, its prediction the probability of 1.
+    A `class` is a yes or no: its label is 1 or 0, its prediction the probability of 1. A tensor is `symmetric` if its
+    indices may be exchanged, as those of all known physics here may.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Quantity:
     label: str = ""  # quantity it is computed from, if it has neither labels nor predictions of its own
     kind: Literal["number", "class"] = "number"
     rotates: Rotates = "not"
+    symmetric: bool = True
 
     @property
     def width(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from forgefield.core.elements import MAX_NUMBER
 from forgefield.core.errors import DataError
-from forgefield.core.plausible import check_extent, check_size, whole_numbers
+from forgefield.core.plausible import check_extent, check_size, check_symmetric, whole_numbers
 from forgefield.core.quantities import QUANTITIES, Quantity
 
 
@@ -157,3 +157,4 @@ class Structure:
             if not np.isfinite(value).all():
                 raise DataError(f"{kind}{name} holds NaN or infinity", self.origin, "remove this frame or its label")
             check_size(f"{kind}{name}", name, value, len(self), self.origin)
+            check_symmetric(f"{kind}{name}", quantity, value, self.origin)

@@ -24,6 +24,11 @@ class TargetKey(Settings):
         description="When the structure is turned they do not change (not), or turn as a vector (3 components) or a "
         "tensor (9: xx xy xz yx ...).",
     )
+    symmetric: bool = Field(
+        default=True,
+        description="Whether a tensor is symmetric; labels that are not are refused then. false: its antisymmetric "
+        "part is learned too (Born effective charges, NMR shieldings).",
+    )
     unit: str = Field(default="", description="Unit, for reports; it is not converted.")
     threshold: float | None = Field(
         default=None,
@@ -39,13 +44,24 @@ class TargetKey(Settings):
         meaning, kind = "a target of the user's own", "number"
         if self.threshold is not None:
             meaning, kind = f"1 where {self.key} is above {self.threshold:g}, else 0", "class"
-        return Quantity(name, self.unit, self.per, shape, meaning, "total", kind=kind, rotates=self.rotates)
+        turning = (self.rotates, self.symmetric)
+        return Quantity(name, self.unit, self.per, shape, meaning, "total", "", kind, *turning)
+
+    @classmethod
+    def of(cls, quantity: Quantity) -> TargetKey:
+        """Return what reads a label that was written under its own name."""
+        threshold = 0.5 if quantity.kind == "class" else None
+        turning = {"rotates": quantity.rotates, "symmetric": quantity.symmetric}
+        more = {"components": quantity.width, "unit": quantity.unit, "threshold": threshold, **turning}
+        return cls.model_validate({"key": quantity.name, "per": quantity.per, **more})
 
     @model_validator(mode="after")
     def _consistent(self) -> TargetKey:
         wanted = {"not": self.components, "vector": 3, "tensor": 9}[self.rotates]
         if self.components != wanted:
             raise ValueError(f"a {self.rotates} has {wanted} components: set components: {wanted}")
+        if not self.symmetric and self.rotates != "tensor":
+            raise ValueError("symmetric: false is said of tensors: set rotates: tensor and components: 9, or remove it")
         if self.threshold is not None and (self.components != 1 or self.unit):
             raise ValueError("threshold makes classes of one number without unit: remove components and unit")
         return self

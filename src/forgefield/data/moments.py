@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from forgefield.core.errors import DataError
+from forgefield.core.plausible import check_symmetric
 from forgefield.core.quantities import Quantity
 from forgefield.data.dataset import Dataset
 
@@ -25,7 +26,8 @@ def measure_targets(dataset: Dataset, targets: Sequence[Quantity]) -> Moments:
         targets: what is measured.
 
     Raises:
-        DataError: a class has structures on one side of its threshold only.
+        DataError: a class has structures on one side of its threshold only, or a label is not symmetric where the
+            target is: sources may say otherwise than the model.
     """
     if not targets:
         return {}
@@ -33,6 +35,7 @@ def measure_targets(dataset: Dataset, targets: Sequence[Quantity]) -> Moments:
     for structure in dataset:
         for q in targets:
             if q.name in structure.labels:
+                check_symmetric(q.name, q, structure.labels[q.name], structure.origin)
                 rows = structure.labels[q.name].reshape(-1, q.width)
                 sums[q.name] += [np.full(q.width, len(rows)), rows.sum(0), np.square(rows).sum(0)]
     return {q.name: _moments(q, sums[q.name], dataset.name) for q in targets}

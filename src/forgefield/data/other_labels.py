@@ -95,7 +95,7 @@ def _shaped(raw: RawFrame, value: np.ndarray, key: str, quantity: Quantity) -> n
     if value.dtype.kind not in "iuf":
         raise DataError(f"{key} is not a number", raw.origin, f"repair the {name} of this frame")
     shape = quantity.shape if quantity.per == "structure" else (len(raw.numbers), *quantity.shape)
-    if quantity.shape == (3, 3) and quantity.per == "structure" and value.size == 6:
+    if quantity.shape == (3, 3) and quantity.symmetric and quantity.per == "structure" and value.size == 6:
         xx, yy, zz, yz, xz, xy = value.reshape(6)
         value = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
     if value.size != int(np.prod(shape)):

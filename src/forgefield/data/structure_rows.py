@@ -97,8 +97,7 @@ class Names:
             self._note(name, name)
             quantity = s.declared.get(name)
             if quantity is not None:
-                own = TargetKey(key=name, per=quantity.per, components=quantity.width, unit=quantity.unit)
-                self._targets[name] = own.model_dump()
+                self._targets[name] = TargetKey.of(quantity).model_dump()
         for name, value in s.base.items():
             data[BASE + name] = value
             self._note(f"base {name}", BASE + name)

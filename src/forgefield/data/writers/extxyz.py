@@ -10,6 +10,7 @@ from forgefield.core.catalog import Entry
 from forgefield.core.disk import disk_errors
 from forgefield.core.structure import Structure
 from forgefield.data.extxyz.line import frame_text
+from forgefield.data.label_names import TargetKey
 from forgefield.data.writer import Writer, WriterSettings
 
 NAMED = {"charges", "spin_charges", "dipole", "quadrupole", "polarizability"}
@@ -54,8 +55,7 @@ class ExtxyzFile(Writer):
         self._keys |= {f"data.base.{n}=base_{n}" for n in structure.base}
         self._keys |= {f"data.features.{n}=feature_{n}" for n in structure.features}
         for name, quantity in structure.declared.items():
-            words = f"{{key: {name}, per: {quantity.per}, components: {quantity.width}, unit: '{quantity.unit}'}}"
-            self._keys.add(f'"data.targets.{name}={words}"')
+            self._keys.add(f'"data.targets.{name}={{{_words(TargetKey.of(quantity))}}}"')
         self._keys |= {"data.force_mask_key=force_mask"} if structure.force_mask is not None else set()
 
     def finish(self) -> tuple[str, ...]:
@@ -75,6 +75,14 @@ class ExtxyzFile(Writer):
         if self._stream is not None:
             self._stream.close()
         self._beside.unlink(missing_ok=True)
+
+
+def _words(target: TargetKey) -> str:
+    """Return what is to be said of a target when it is read."""
+    words = f"key: {target.key}, per: {target.per}, components: {target.components}, unit: '{target.unit}'"
+    words += f", rotates: {target.rotates}" if target.rotates != "not" else ""
+    words += ", symmetric: false" if not target.symmetric else ""
+    return words if target.threshold is None else f"{words}, threshold: {target.threshold:g}"
 
 
 ENTRY = Entry(ExtxyzFileSettings, ExtxyzFile, "extended XYZ, one text file")

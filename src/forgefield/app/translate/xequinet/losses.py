@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from forgefield.app.translate.xequinet.keys import KWARGS
 from forgefield.app.translation import Given, Remark, Sheet
 from forgefield.core.units import factor
 from forgefield.data.unit_expressions import named_unit
@@ -91,7 +92,8 @@ def _one(
         targets[TARGETS[name]] = block
     elif name in OWN:
         own = NAMES.get(name, name)
-        keys[own] = {"key": name, **OWN[name]}
+        general = name == "cartesian" and str(given[f"{KWARGS}.symmetry"]).replace(" ", "") != "ij=ji"
+        keys[own] = {"key": name, **OWN[name], **({"symmetric": False} if general else {})}
         targets[own] = {"weight": ours, "loss": kind}
     else:
         known = ", ".join(("energy", "energy/atom", "forces", "stress", *TARGETS, *OWN))
@@ -114,7 +116,8 @@ def _energies(given: Given, sheet: Sheet, found: dict[str, float], kind: str) ->
     sheet.put("train.force_weight", found.get("forces", 0.0))
     sheet.put("train.stress_weight", found.get("stress", 0.0), "of virial / V" if "stress" in found else "")
     of_energy = "energy errors per atom" if per_atom else "errors of the whole energy, as in XequiNet"
-    sheet.put("train.energy_normalization", "per_atom" if per_atom else "total", of_energy)
+    if energy:
+        sheet.put("train.energy_normalization", "per_atom" if per_atom else "total", of_energy)
     for name in ("energy", "force", "stress"):
         sheet.put(f"train.loss_{name}", kind)
 

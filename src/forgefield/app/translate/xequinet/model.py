@@ -9,6 +9,7 @@ SAME = (
     "node_dim", "node_irreps", "embed_basis", "num_basis", "rbf_kernel", "action_blocks", "layer_norm", "charge_embed",
     "spin_embed", "hidden_dim",
 )  # fmt: skip
+SYMMETRIES = ("ij", "ij=ji")
 MODES = ("scalar", "energy", "charges", "dipole", "polar", "spatial", "cartesian")
 
 
@@ -129,3 +130,24 @@ def _outputs(given: Given, sheet: Sheet) -> None:
             sheet.put(f"model.{name}", given[said])
         else:
             sheet.needless.append(Remark(said, given[said], f"has an effect with the output {mode} only"))
+    _cartesian(given, sheet, "cartesian" in modes)
+
+
+def _cartesian(given: Given, sheet: Sheet, predicted: bool) -> None:
+    """Note what XequiNet says of tensors; `symmetry` is taken up with the target, in `losses`."""
+    for name in ("order", "symmetry", "hidden_channels"):
+        key = f"{KWARGS}.{name}"
+        if not given.says(key):
+            continue
+        value = given[key]
+        if not predicted:
+            sheet.needless.append(Remark(key, value, "has an effect with the output cartesian only"))
+        elif name == "hidden_channels":
+            why = "channels of its products of features; here model.hidden_irreps, 16 of each degree unless set"
+            sheet.needless.append(Remark(key, value, why))
+        elif name == "order" and value != 2:
+            why = "data.targets has tensors of order 2, and vectors (rotates: vector)"
+            sheet.lost.append(Remark(key, value, why))
+        elif name == "symmetry" and str(value).replace(" ", "") not in SYMMETRIES:
+            why = "a tensor here has nine components, or (ij=ji) is symmetric"
+            sheet.lost.append(Remark(key, value, why))

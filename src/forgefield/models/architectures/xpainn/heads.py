@@ -17,7 +17,7 @@ from forgefield.models.architecture import ArchitectureContext
 from forgefield.models.architectures.xpainn.dense import Network
 from forgefield.models.architectures.xpainn.irreps import Irreps, parse_irreps
 from forgefield.models.architectures.xpainn.settings import Mode, XpainnSettings
-from forgefield.models.architectures.xpainn.tensors import HIGHEST_RANK, TensorHead, degrees_of
+from forgefield.models.architectures.xpainn.tensors import HIGHEST_RANK, TURNING, TensorHead, TurnHead, degrees_of
 
 SPATIAL = "spatial_extent"
 LENGTH, THIRD = "dipole_magnitude", "isotropic_polarizability"
@@ -108,8 +108,8 @@ class SpatialHead(nn.Module):
         return (atoms.summed(values) * alone).squeeze(1)
 
 
-class SymmetricHead(nn.Module):
-    """A vector or symmetric tensor of each atom or of the structure; dipoles of ions turn about the origin.
+class CartesianHead(nn.Module):
+    """A vector or tensor of each atom or of the structure; dipoles of ions turn about the origin.
 
     Args:
         settings: the shape of the model.
@@ -122,11 +122,15 @@ class SymmetricHead(nn.Module):
         self.per_atom, self.is_dipole = quantity.per == "atom", quantity.name == "dipole"
         width, hidden, rank = settings.node_dim, settings.hidden_dim, len(quantity.shape)
         more = (settings.activation, settings.softness)
-        self.tensors = TensorHead(width, settings.irreps, rank, hidden, between, *more)
+        self.tensors = TensorHead(width, settings.irreps, rank, hidden, between.only(degrees_of(rank)), *more)
+        turning = between.only(TURNING)
+        self.turns = None if quantity.symmetric else TurnHead(width, settings.irreps, hidden, turning, *more)
 
     def forward(self, atoms: Atoms) -> Tensor:
         """(N, 3, ...) or (S, 3, ...)."""
         values = self.tensors(atoms.s, atoms.parts)
+        if self.turns is not None:
+            values = values + self.turns(atoms.s, atoms.parts)
         if self.per_atom:
             return values
         total = atoms.summed(values)
@@ -184,7 +188,7 @@ class Heads(nn.Module):
     @property
     def needs_features(self) -> bool:
         """Whether a head reads the equivariant features."""
-        return any(isinstance(head, SymmetricHead | LengthHead) for head in self.made.values())
+        return any(isinstance(head, CartesianHead | LengthHead) for head in self.made.values())
 
     @property
     def stated(self) -> list[str]:
@@ -277,7 +281,7 @@ def _make(settings: XpainnSettings, quantity: Quantity) -> nn.Module:
         return SpatialHead(settings)
     if mode == "scalar":
         return ScalarHead(settings, quantity)
-    return SymmetricHead(settings, quantity, _between(settings, quantity, mode))
+    return CartesianHead(settings, quantity, _between(settings, quantity, mode))
 
 
 def _between(settings: XpainnSettings, quantity: Quantity, mode: Mode) -> Irreps:
@@ -290,9 +294,13 @@ def _between(settings: XpainnSettings, quantity: Quantity, mode: Mode) -> Irreps
     if rank > HIGHEST_RANK or any(n != 3 for n in quantity.shape):
         what = f"{quantity.name} has shape {quantity.shape}"
         raise ModelError(what, where, f"tensors have 3 numbers along each of at most {HIGHEST_RANK} axes")
+    if not quantity.symmetric and rank != 2:
+        what = f"{quantity.name} is a tensor of rank {rank} that is not symmetric"
+        raise ModelError(what, where, "of rank 2 it can be learned; of others the symmetric part alone")
     degrees = degrees_of(rank)
-    text = settings.hidden_irreps or BETWEEN.get(mode) or " + ".join(f"16x{l}{'eo'[l % 2]}" for l in degrees)
-    between = parse_irreps(text).only(degrees)
+    wanted = degrees if quantity.symmetric else tuple(sorted({*degrees, *TURNING} & {*settings.irreps.degrees}))
+    text = settings.hidden_irreps or BETWEEN.get(mode) or " + ".join(f"16x{l}{'eo'[l % 2]}" for l in wanted)
+    between = parse_irreps(text).only(wanted)
     for key, irreps in (("node_irreps", settings.irreps), ("hidden_irreps", between)):
         missing = [f"{l}{'eo'[l % 2]}" for l in degrees if l not in irreps.degrees]
         if missing:
