@@ -27,7 +27,7 @@ from forgefield.core.quantities import ALWAYS
 from forgefield.data.checks import check_elements, check_labels
 from forgefield.data.dataset import Dataset
 from forgefield.data.parts import TrainingData, open_part, open_training, reference_setting
-from forgefield.data.statistics import Statistics, measure
+from forgefield.data.statistics import Statistics
 from forgefield.models.potential import Potential, build_potential
 from forgefield.models.targets import Aims
 
@@ -163,7 +163,8 @@ class Checkup(Findings):
             begun, rows = look_at_start(self.config)
             self.findings += [Finding(topic, state, text) for topic, state, text in rows]
             self._test(data, begun.potential.elements, "the model")
-            self._neighbours(measure(data.measured, begun.potential.cutoff, begun.e0, begun.heads))
+            asked = ToMeasure(begun.potential.cutoff, begun.e0, begun.heads, begun.potential.aims)
+            self._neighbours(asked.of(data))
 
     def _neighbours(self, found: Statistics) -> None:
         text = f"{found.avg_num_neighbors:.1f} on average within {found.cutoff:g} Å, at most {found.max_num_neighbors}"
