@@ -1,4 +1,4 @@
-"""A target of nine numbers of each atom that are no symmetric tensor, through training, judging, asking and fine-tuning."""
+"""A target of nine numbers of each atom that are no symmetric tensor: trained, judged, asked, fine-tuned."""
 
 import json
 
