@@ -27,20 +27,23 @@ CHOICES = [
 EXACT = 1e-9
 
 
-def make(backend, readouts, embedding, base):
-    potential = build_potential(
+def built(backend, heads=HEADS, **more):
+    return build_potential(
         backend,
         ARCHITECTURES.entry(backend).settings.model_validate(SMALL.get(backend, {})),
         elements=ELEMENTS,
-        heads=HEADS,
+        heads=heads,
         reference_energies=ENERGIES,
         avg_num_neighbors=8.0,
-        scale=[1.3, 0.7, 1.0],
-        shift=[0.1, -0.2, 0.0],
-        fidelity=Fidelity(readouts=readouts, embedding=embedding, base=base),
         dtype=torch.float64,
         seed=3,
+        **more,
     )
+
+
+def make(backend, readouts, embedding, base):
+    fidelity = Fidelity(readouts=readouts, embedding=embedding, base=base)
+    potential = built(backend, scale=[1.3, 0.7, 1.0], shift=[0.1, -0.2, 0.0], fidelity=fidelity)
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, axes in potential.architecture.indexed().items():  # what begins at zero must not stay there
@@ -188,18 +191,7 @@ def test_a_copy_of_the_base_has_no_correction_yet(backend):
 
 def corrected(backend, scale=0.2):
     """A model of one level, and the same as the base of a correction."""
-    plain = build_potential(
-        backend,
-        ARCHITECTURES.entry(backend).settings.model_validate(SMALL.get(backend, {})),
-        elements=ELEMENTS,
-        heads=("gfn",),
-        reference_energies=ENERGIES,
-        avg_num_neighbors=8.0,
-        scale=1.3,
-        shift=0.1,
-        dtype=torch.float64,
-        seed=3,
-    )
+    plain = built(backend, ("gfn",), scale=1.3, shift=0.1)
     return plain, as_correction(widen(plain, Growth(heads={"dft": "gfn"})), "gfn", scale, seed=5)
 
 
@@ -250,14 +242,5 @@ def test_where_the_numbers_of_a_correction_come_from(backend):
 
 @pytest.mark.parametrize("fidelity", [Fidelity(base="gfn"), Fidelity(), Fidelity(embedding="added")])
 def test_only_a_network_of_one_level_is_a_base(backend, fidelity):
-    potential = build_potential(
-        backend,
-        ARCHITECTURES.entry(backend).settings.model_validate(SMALL.get(backend, {})),
-        elements=ELEMENTS,
-        heads=HEADS,
-        reference_energies=ENERGIES,
-        avg_num_neighbors=8.0,
-        fidelity=fidelity,
-    )
     with pytest.raises(ModelError, match=r"finetune\.correction"):
-        as_correction(potential, "gfn", 1.0, seed=0)
+        as_correction(built(backend, fidelity=fidelity), "gfn", 1.0, seed=0)
