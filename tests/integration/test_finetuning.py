@@ -9,6 +9,8 @@ from safetensors.numpy import load_file
 
 import forgefield
 from forgefield.app.run import config_of
+from forgefield.models.bundle import load_bundle, save_bundle, with_physics
+from forgefield.models.potential import PHYSICS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "3bpa" / "train.xyz"
 QUICK = {"train__epochs": 1, "train__lr": 1e-3, "data__test": [], "export__standard_artifacts": False}
@@ -274,3 +276,12 @@ def test_what_cannot_be_trained_of_a_correction_is_refused(tune, data, changes, 
     filled = json.loads(json.dumps({"data__train": path, **changes}).replace("TRAIN", path))
     with pytest.raises(forgefield.ForgeError, match=words):
         tune(**filled)
+
+
+def test_files_that_cannot_hold_the_model_are_refused_before_training(tune, shared_run, data, tmp_path):
+    given = PHYSICS.entry("coulomb").settings.model_validate({"charges": "given"})
+    model = with_physics(load_bundle(shared_run[0] / "artifacts"), {"coulomb": given})
+    save_bundle(model, tmp_path / "model", provenance={})
+    with pytest.raises(forgefield.ForgeError, match="coulomb cannot be in a file of torchscript"):
+        tune(model_in=str(tmp_path / "model"), data__train=str(data / "train.xyz"), export__standard_artifacts=True)
+    assert not (tmp_path / "fine" / "checkpoints").exists()

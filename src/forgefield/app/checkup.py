@@ -18,7 +18,14 @@ from forgefield.app.run_rules import PREDICTING, TRAINING
 from forgefield.app.tasks.steps.aims import aims_of, judges_unseen, unseen_elements, with_spreads
 from forgefield.app.tasks.steps.datasets import check_heads, check_some_label, heads_of, open_asked, trained_quantities
 from forgefield.app.tasks.steps.examining import look_at_training_data
-from forgefield.app.tasks.steps.models import ToMeasure, check_base, check_files, cutoff_of, find_bundle, load_start
+from forgefield.app.tasks.steps.models import (
+    ToMeasure,
+    check_asked_files,
+    check_base,
+    cutoff_of,
+    find_bundle,
+    load_start,
+)
 from forgefield.app.tasks.steps.xequinet_files import check_tested
 from forgefield.app.tuning_check import look_at_start
 from forgefield.core.elements import symbol
@@ -102,7 +109,7 @@ class Checkup(Findings):
         self.add("model", "ok", _described(potential))
         if potential.jumps:
             self.add("model", "warn", potential.jumps)
-        self.attempt("export", lambda: check_files(config, potential))
+        self.attempt("export", lambda: check_asked_files(config, potential))
 
     def _weigh(self, potential: Potential) -> None:
         count = sum(parameter.numel() for parameter in potential.parameters())

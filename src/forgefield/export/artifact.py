@@ -21,7 +21,7 @@ from forgefield.core.structure import Structure
 from forgefield.export.physics import PhysicsReport, check_physics
 from forgefield.export.prediction import Candidate, predict
 from forgefield.export.probes import bare, probes
-from forgefield.export.target import Target, gives
+from forgefield.export.target import Target, check_files, gives
 from forgefield.export.verify import Certificate, verify
 from forgefield.graph.pairs import find_pairs
 from forgefield.kernels.choice import describe
@@ -84,12 +84,7 @@ def export_artifacts(
     """
     folder = Path(folder)
     made = {name: _build_target(name) for name in targets}
-    if made and potential.unexportable:
-        what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(made)}"
-        raise ModelError(what, "export.targets", "give none (targets: []): the weights alone serve Python and ASE")
-    if made and not potential.needs.within_cutoff:
-        what = f"a file of {', '.join(made)} is given all neighbours within the cutoff, not those this model asks for"
-        raise ModelError(what, "export.targets", "give none (targets: []): the weights alone serve Python and ASE")
+    check_files(potential, targets)
     if made and potential.baseline is not None and not correction_alone:
         what = f"a file of {', '.join(made)} would hold the correction to {potential.baseline.name} alone"
         fix = "give none (targets: []): the weights serve Python and ASE as a whole; or say correction_alone: true"

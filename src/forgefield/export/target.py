@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from forgefield.core.errors import ModelError
 from forgefield.core.quantities import QUANTITIES
 from forgefield.core.structure import Structure
 from forgefield.export.prediction import Candidate, Prediction
@@ -67,6 +68,24 @@ def describe(potential: Potential) -> dict[str, object]:
         "torch": torch.__version__,
         **gives(potential),
     }
+
+
+def check_files(potential: Potential, targets: Sequence[str]) -> None:
+    """Refuse a model that no file can hold.
+
+    Args:
+        potential: the model.
+        targets: names of the formats asked for.
+
+    Raises:
+        ModelError: one is asked for, and the model has a term or neighbours that no file is given.
+    """
+    file, fix = f"a file of {', '.join(targets)}", "set it to []: the weights alone serve Python and ASE"
+    if targets and potential.unexportable:
+        raise ModelError(f"the physics term {potential.unexportable[0]} cannot be in {file}", "export.targets", fix)
+    if targets and not potential.needs.within_cutoff:
+        what = f"{file} is given all neighbours within the cutoff, not those this model asks for"
+        raise ModelError(what, "export.targets", fix)
 
 
 def gives(potential: Potential) -> dict[str, str]:

@@ -53,8 +53,13 @@ def describe(potential: Potential) -> dict[str, Any]:
     }
 
 
-def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Potential:
+def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None, seed: int = 0) -> Potential:
     """Build the potential that a description stands for, with random weights.
+
+    Args:
+        manifest: as from `describe`.
+        dtype: of the weights; the description's by default.
+        seed: of the weights.
 
     Raises:
         ModelError: the description is of another format or version.
@@ -79,6 +84,7 @@ def rebuild(manifest: Mapping[str, Any], dtype: torch.dtype | None = None) -> Po
         aims=Aims.from_json(manifest["predicts"]) if "predicts" in manifest else None,
         dispersion=manifest.get("labels_dispersion", {}),
         dtype=dtype or getattr(torch, manifest["dtype"]),
+        seed=seed,
         first=tuple(manifest.get("first", (0, 0))),
     )
     if "baseline" in manifest:

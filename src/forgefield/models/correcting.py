@@ -6,7 +6,8 @@ import torch
 
 from forgefield.core.errors import ModelError
 from forgefield.models.architecture import Fidelity
-from forgefield.models.potential import Potential, build_potential
+from forgefield.models.bundle import describe, rebuild
+from forgefield.models.potential import Potential
 from forgefield.models.widening import Growth, TensorRow, alone, inventory, widen
 
 
@@ -28,33 +29,14 @@ def as_correction(potential: Potential, base: str, scale: float, seed: int) -> P
     """
     known = alone(potential, base)
     _check(known)
-    context = known.context
-    energies = dict(zip(potential.heads, potential.self_energies.tolist(), strict=True))
-    new = build_potential(
-        potential.backend,
-        potential.settings,
-        elements=potential.elements,
-        heads=potential.heads,
-        reference_energies={h: dict(zip(potential.elements, row, strict=True)) for h, row in energies.items()},
-        avg_num_neighbors=context.avg_num_neighbors,
-        scale=potential.scale.tolist(),
-        shift=potential.shift.tolist(),
-        physics=potential.added_physics,
-        physics_scale={name: term.scale.tolist() for name, term in potential.physics.items()},
-        fidelity=Fidelity(base=base, correction_scale=scale),
-        dispersion=potential.dispersion,
-        aims=potential.aims,
-        dtype=potential.dtype,
-        seed=seed,
-        first=(context.element_norm, len(potential.heads)),
-    )
-    new.baseline = potential.baseline
-    theirs = dict(known.architecture.named_parameters())
-    own = dict(new.architecture.named_parameters())
+    fidelity = Fidelity(base=base, correction_scale=scale)
+    made_for = {"first": [known.context.element_norm, len(potential.heads)]}
+    new = rebuild({**describe(potential), "fidelity": fidelity.model_dump(), **made_for}, seed=seed)
+    own, copied = dict(new.architecture.named_parameters()), _copied(new)
     with torch.no_grad():
-        for name, value in theirs.items():
+        for name, value in known.architecture.named_parameters():
             own[f"base.{name}"].copy_(value)
-            if f"correction.{name}" in _copied(new):
+            if f"correction.{name}" in copied:
                 own[f"correction.{name}"].copy_(value)
     return new.to(next(potential.parameters()).device)
 
@@ -63,15 +45,15 @@ def inventory_of_correction(old: Potential, new: Potential, growth: Growth) -> l
     """Return where every number comes from: readouts of the correction from nowhere, all else from the loaded model."""
     (head,) = growth.heads
     first = Growth(growth.elements, {}, growth.dropped)
-    rows = [row._replace(name=f"base.{row.name}") for row in inventory(old, widen(old, first), first)
-            if row.name in dict(old.architecture.named_parameters())]  # fmt: skip
+    tables = {"self_energies", "scale", "shift"}
+    found = inventory(old, widen(old, first), first)
+    rows = [row._replace(name=f"base.{row.name}") for row in found if row.name not in tables]
     copied = _copied(new)
     for name, parameter in new.architecture.named_parameters():
         if name.startswith("correction."):
             n, note = parameter.numel(), f"readout of the correction of head {head}"
             known = n if name in copied else 0
             rows.append(TensorRow(name, tuple(parameter.shape), known, n - known, 0, "" if known else note))
-    tables = {"self_energies", "scale", "shift"}
     return rows + [row for row in inventory(old, widen(old, growth), growth) if row.name in tables]
 
 

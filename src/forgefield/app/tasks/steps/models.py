@@ -22,6 +22,7 @@ from forgefield.core.settings import Settings
 from forgefield.data.parts import TrainingData, reference_setting
 from forgefield.data.reference import E0
 from forgefield.data.statistics import Statistics, measure
+from forgefield.export.target import check_files
 from forgefield.models.architecture import ArchitectureContext
 from forgefield.models.bundle import MANIFEST, WEIGHTS, load_bundle
 from forgefield.models.potential import Potential, build_potential
@@ -113,7 +114,7 @@ def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype:
         dtype=dtype,
         seed=config.train.seed,
     )
-    check_files(config, potential)
+    check_asked_files(config, potential)
     _check_named_levels(config, heads)
     if config.model.baseline is not None and not asked.aims.energy:
         what = "is a level of theory for energies, which this model does not learn"
@@ -124,15 +125,10 @@ def assemble(config: RunConfig, asked: ToMeasure, statistics: Statistics, dtype:
     return potential
 
 
-def check_files(config: RunConfig, potential: Potential) -> None:
+def check_asked_files(config: RunConfig, potential: Potential) -> None:
     """Refuse a model that no file of `export.targets` can hold, before it is trained."""
-    files = config.export.targets if config.export.standard_artifacts else ()
-    if files and potential.unexportable:
-        what = f"the physics term {potential.unexportable[0]} cannot be in a file of {', '.join(files)}"
-        raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
-    if files and not potential.needs.within_cutoff:
-        what = f"a file of {', '.join(files)} is given all neighbours within the cutoff, not those this model asks for"
-        raise ConfigError(what, "export.targets", "set it to []: the weights alone serve Python and ASE")
+    if config.export.standard_artifacts:
+        check_files(potential, config.export.targets)
 
 
 def _check_named_levels(config: RunConfig, heads: list[str]) -> None:

@@ -10,7 +10,7 @@ from forgefield.app.tasks.steps.correcting import check_trained_part, inventory_
 from forgefield.app.tasks.steps.datasets import check_heads
 from forgefield.app.tasks.steps.fitting import Ordered
 from forgefield.app.tasks.steps.levels import check_dispersion, state_dispersion
-from forgefield.app.tasks.steps.models import load_start, own_references
+from forgefield.app.tasks.steps.models import check_asked_files, load_start, own_references
 from forgefield.app.tasks.steps.references import References, Refit, how_references, trained_heads
 from forgefield.core.elements import symbol
 from forgefield.core.errors import DataError
@@ -66,6 +66,7 @@ def begin(run: Ordered, data: TrainingData) -> Start:
         ForgeError: model, data and settings do not fit together.
     """
     loaded = load_start(run.config, run.device)
+    check_asked_files(run.config, loaded)
     growth = growth_for(run.config, loaded, data)
     potential = before = widen(loaded, growth)
     state_dispersion(potential, run.config.data)
