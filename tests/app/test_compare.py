@@ -80,7 +80,7 @@ def cli(*words):
 def test_a_comparison_from_beginning_to_end_with_a_candidate_that_fails_first(folder, played):
     commands, failing, _ = played
     failing.add("wide")
-    ask = ["compare", "small.yaml", "wide.yaml", "--minutes", "0.001,0.004", "--test", "test.xyz", "--test", "hot.xyz"]
+    ask = ["compare", "small.yaml", "wide.yaml", "--minutes", "0.01,0.04", "--test", "test.xyz", "--test", "hot.xyz"]
     code, out, err = cli(*ask)
     assert code == 2
     assert "wide, seed 0: error: no such luck | here" in err
@@ -88,10 +88,10 @@ def test_a_comparison_from_beginning_to_end_with_a_candidate_that_fails_first(fo
     result = json.loads((folder / "comparison" / "comparison.json").read_text())
     rows = {(row["candidate"], row["minutes"]): row for row in result["rows"]}
     assert [rows[key]["status"] for key in sorted(rows)] == ["done", "done", "failed", "failed"]
-    early, late = rows["small", 0.001], rows["small", 0.004]
+    early, late = rows["small", 0.01], rows["small", 0.04]
     assert early["ended"] == late["ended"] == WORDS["max_cpu_minutes"]
-    assert 0.0007 <= early["cpu_minutes"] < late["cpu_minutes"]  # up to the last checkpoint before the limit
-    assert late["cpu_minutes"] >= 0.0035
+    assert 0.007 <= early["cpu_minutes"] < late["cpu_minutes"]  # up to the last checkpoint before the limit
+    assert late["cpu_minutes"] >= 0.035
     assert early["updates"] < late["updates"]
     assert set(late["errors"]) == {"test", "hot", "val"}
     metrics = json.loads((folder / "comparison/runs/small-seed-0/evaluation/hot/metrics.json").read_text())["all"]
@@ -104,8 +104,8 @@ def test_a_comparison_from_beginning_to_end_with_a_candidate_that_fails_first(fo
     failing.clear()
     code, out, err = cli(*ask)
     assert code == 0, err
-    assert "small-seed-0: 0.001 CPU minutes: kept from before" in out
-    assert "small, 0.001 min small, 0.004 min wide, 0.001 min wide, 0.004 min" in out
+    assert "small-seed-0: 0.01 CPU minutes: kept from before" in out
+    assert "small, 0.01 min small, 0.04 min wide, 0.01 min wide, 0.04 min" in out
     assert not any("small" in " ".join(map(str, command)) for command in commands[made:])
     rows = list(csv.DictReader((folder / "comparison" / "comparison.csv").read_text().splitlines()))
     assert [row["status"] for row in rows] == ["done"] * 4
@@ -116,16 +116,20 @@ def test_a_comparison_from_beginning_to_end_with_a_candidate_that_fails_first(fo
         ET.fromstring(path.read_text())
 
 
+def set_time(folder, seconds):
+    place = folder / "comparison" / "runs" / "small-seed-0" / "checkpoints" / "last" / "state.json"
+    state = json.loads(place.read_text())
+    state["progress"]["cpu_seconds"] = seconds
+    place.write_text(json.dumps(state))
+
+
 def test_a_stopped_comparison_goes_on_with_what_is_left_of_the_budget(folder, played):
     commands, _, stopping = played
     stopping.add("small")
     ask = ["compare", "small.yaml", "--minutes", "0.01", "--test", "test.xyz"]
     code, _, err = cli(*ask)
     assert (code, "Go on with the same command" in err) == (75, True)
-    place = folder / "comparison" / "runs" / "small-seed-0" / "checkpoints" / "last" / "state.json"
-    state = json.loads(place.read_text())
-    state["progress"]["cpu_seconds"] = 0.45  # as if it had been stopped there
-    place.write_text(json.dumps(state))
+    set_time(folder, 0.45)  # as if it had been stopped there
     record = folder / "comparison" / "runs" / "small-seed-0" / "run.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "status": "running"}))
     stopping.clear()
@@ -135,6 +139,41 @@ def test_a_stopped_comparison_goes_on_with_what_is_left_of_the_budget(folder, pl
     assert limits == pytest.approx([0.01, 0.0025])
     row = json.loads((folder / "comparison" / "results" / "small-seed-0-0.01-min.json").read_text())
     assert row["cpu_minutes"] >= 0.0095
+
+
+def test_a_run_whose_last_update_went_beyond_the_next_limit_is_not_trained_for_it(folder, played):
+    commands, *_ = played
+    ask = ["compare", "small.yaml", "--test", "test.xyz", "--minutes"]
+    assert cli(*ask, "0.001")[0] == 0
+    set_time(folder, 3.0)  # as if an update lasted that long
+    made = len(commands)
+    code, _, err = cli(*ask, "0.001,0.02")
+    assert code == 0, err
+    assert not any("--set" in command for command in commands[made:])
+    (early, late) = json.loads((folder / "comparison" / "comparison.json").read_text())["rows"]
+    assert (late["minutes"], late["cpu_minutes"], late["updates"]) == (0.02, 0.05, early["updates"])
+    code, _, err = cli(*ask, "0.01,0.02")
+    assert code == 2
+    assert "the run has already trained for 0.05 CPU minutes; results at 0.01 need a new --out" in err
+
+
+def test_what_failed_after_the_training_is_tried_again_at_the_same_limit(folder, played, monkeypatch):
+    commands, *_ = played
+    ask = ["compare", "small.yaml", "--test", "test.xyz", "--minutes", "0.001"]
+    evaluate = training.Workshop._evaluate
+
+    def fail(shop, trial, path):
+        raise training.Failed("no memory left")
+
+    monkeypatch.setattr(training.Workshop, "_evaluate", fail)
+    code, _, err = cli(*ask)
+    assert (code, "no memory left" in err) == (2, True)
+    trained = [command for command in commands if "--set" in command]
+    monkeypatch.setattr(training.Workshop, "_evaluate", evaluate)
+    set_time(folder, 3.0)  # beyond the limit
+    code, _, err = cli(*ask)
+    assert code == 0, err
+    assert [command for command in commands if "--set" in command] == trained
 
 
 def test_results_of_other_settings_or_data_are_not_mixed_in(folder, played):

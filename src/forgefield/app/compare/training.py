@@ -108,20 +108,31 @@ class Workshop:
         }  # fmt: skip
 
     def _train(self, trial: Trial, minutes: float) -> None:
-        """Train to a limit, from where the run stands.
+        """Train to a limit, from where the run stands; not at all where its last update lasted beyond the limit.
 
         Raises:
-            Failed: it did not come to its end, or has trained longer already.
+            Failed: it did not come to its end, or has been trained for a longer limit.
         """
         folder = RunFolder(trial.config.run_dir or Path())
         used = time_used(folder, self.budget)
-        if used > 1.01 * minutes and not _only_to_conclude(folder):
+        concluded = used > 0 and not _only_to_conclude(folder)
+        if concluded and used > 1.01 * minutes and self._longest(trial) > minutes:
             what = f"the run has already trained for {used:.3g} {self.budget.words}"
             raise Failed(f"{what}; results at {minutes:g} need a new --out")
+        if concluded and used >= minutes:
+            return
         plan = save_plan(trial.config, self._plan(trial))
+        write_json(self._asked(trial), {"minutes": max(minutes, self._longest(trial))})
         left = max(minutes - used, _LEAST)
         limit = f"train.{self.budget.key}={left!r}"
         self._call(trial, [sys.executable, "-m", "forgefield", "run", str(plan), "--continue", "--set", limit])
+
+    def _longest(self, trial: Trial) -> float:
+        """Return the longest limit that a run was trained for, also where nothing came of it; 0 for none."""
+        file = self._asked(trial)
+        asked = [float(read_json(file)["minutes"])] if file.is_file() else []
+        rows = self.row_file(trial, 0.0).parent.glob(f"{trial.label}-*-min.json")
+        return max([*asked, *(float(read_json(row)["minutes"]) for row in rows)], default=0.0)
 
     def _evaluate(self, trial: Trial, path: Path) -> None:
         root = trial.config.run_dir or Path()
@@ -184,6 +195,9 @@ class Workshop:
 
     def _plan(self, trial: Trial) -> Path:
         return self.out / "plans" / f"{trial.label}.yaml"
+
+    def _asked(self, trial: Trial) -> Path:
+        return self.out / "plans" / f"{trial.label}-limit.json"
 
     def _pid(self, trial: Trial) -> Path:
         return self.out / "logs" / f"{trial.label}.pid"
