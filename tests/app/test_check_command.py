@@ -89,6 +89,7 @@ def test_elements_of_the_test_part_are_looked_at(data):
     (error,) = [text for state, text in found["data.split.test"] if state == "error"]
     assert "has S, which the training data does not have" in error
     assert "(data.split draws other parts)" in error
+    assert any("taken from data.train, indices" in text for _, text in found["data.val"]), found["data.val"]
 
 
 def test_a_file_that_cannot_hold_the_model_is_no_surprise_after_training(data):

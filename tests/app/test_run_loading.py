@@ -155,6 +155,7 @@ def test_null_switches_off_and_an_empty_block_means_defaults(tmp_path):
     (config,) = load_run(write_run(tmp_path, text))
     assert config.train.epochs == 100
     assert load_run(write_run(tmp_path), overrides=["train.scheduler=null"])[0].train.scheduler is None
+    assert load_run(write_run(tmp_path), overrides=["data.test=null"])[0].data.test == ()
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,8 @@ def test_estimating_reference_energies_removes_a_shift(tune, data, tmp_path):
         errors[how] = start["errors_before"]["energy_rmse_per_atom"]
         moved = [row["after"] - row["before"] for row in start["references"]]
         assert any(abs(step) > 0.1 for step in moved) == (how == "estimate")
+    fitted = tune("fitted", data__train=str(tmp_path / "shifted.xyz"), data__e0="least_squares")
+    assert [note for note in load(fitted / "run.json")["start"]["notes"] if "whole label energies" in note]
     assert errors["keep"] > 4.0
     assert errors["estimate"] < 0.05
     assert any("determine only 1 of 4 values" in note for note in start["notes"])

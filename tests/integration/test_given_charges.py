@@ -27,4 +27,6 @@ def test_charges_of_a_column_are_trained_with(settings, data, tmp_path):
     for factor in (1.0, 2.0):
         atoms.set_initial_charges(factor * atoms.arrays["q"])
         found.append(atoms.get_potential_energy())
+        (predicted,) = forgefield.predict(tmp_path / "run", atoms.copy())
+        assert predicted.energy == pytest.approx(found[-1], abs=1e-4)  # float32
     assert abs(found[1] - found[0]) > 1e-3

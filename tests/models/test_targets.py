@@ -9,6 +9,7 @@ import torch
 from energy_toy import ELEMENTS, crystal, molecule
 from target_toy import ALL, ENTRY, FIELD, GAP, METAL, MOMENT, SPECTRUM, TENSOR
 
+import forgefield
 from forgefield.core.errors import DataError, ModelError
 from forgefield.core.structure import Structure
 from forgefield.export.calculator import ForgeField
@@ -130,6 +131,8 @@ def test_the_calculator_gives_further_predictions_and_reads_features():
     first = predict(potential, [s])[0].extra
     assert atoms.calc.results["gap"] == pytest.approx(float(first["gap"]), abs=1e-12)
     np.testing.assert_allclose(atoms.calc.results["moment"], first["moment"], atol=1e-12)
+    (told,) = forgefield.predict(potential, atoms.copy())
+    np.testing.assert_allclose(told.extra["moment"], first["moment"], atol=1e-12)
     atoms.info["humidity"] += 1.0
     assert atoms.calc.get_property("gap", atoms) != pytest.approx(float(first["gap"]), abs=1e-6)
 

@@ -127,7 +127,7 @@ class Checkup(Findings):
         self._portray("data.train", data.train, needed)
         if data.val is not None:
             how = f"seed {self.config.data.split_seed}"
-            if data.split is not None and data.split.method.startswith("as "):
+            if data.split is not None and data.split.method.startswith(("as ", "indices")):
                 how = data.split.method
             split = "" if self.config.data.val else f" (taken from data.train, {how})"
             self._portray("data.val", data.val, needed, split)

@@ -26,7 +26,8 @@ from forgefield.data.checks import check_elements
 from forgefield.data.dataset import Dataset, open_dataset
 from forgefield.data.loader import make_loader
 from forgefield.export.artifact import Artifact, export_artifacts
-from forgefield.export.calculator import choose_dtype, electrons_of
+from forgefield.export.calculator import charges_of, choose_dtype, electrons_of, features_of
+from forgefield.graph.needs import Needs
 from forgefield.kernels.choice import kernels
 from forgefield.models.bundle import load_bundle
 from forgefield.models.potential import Potential
@@ -151,9 +152,10 @@ def evaluate(
     Raises:
         ForgeError: model and data do not go together, or there are no labels.
     """
-    dataset = as_dataset(data)
+    potential = load(model, device)
+    dataset = as_dataset(data, potential.needs)
     check_some_label(dataset)
-    return _predict(model, dataset, batch_size, energy_only, device, matmul).metrics
+    return _predict(potential, dataset, batch_size, energy_only, matmul).metrics
 
 
 def predict(
@@ -169,7 +171,7 @@ def predict(
 
     Args:
         model: a potential or where it stands.
-        data: a data set, files, Structures or ASE Atoms.
+        data: a data set, files, Structures or ASE Atoms, whose charges and further inputs are read as in ASE.
         batch_size: structures at a time; auto finds out what is fast and fits half of the free memory.
         energy_only: leave forces and stress out.
         device: for a model that is loaded here.
@@ -181,7 +183,8 @@ def predict(
     Raises:
         ForgeError: model and data do not go together.
     """
-    return _predict(model, as_dataset(data), batch_size, energy_only, device, matmul).predictions
+    potential = load(model, device)
+    return _predict(potential, as_dataset(data, potential.needs), batch_size, energy_only, matmul).predictions
 
 
 def save(
@@ -206,36 +209,30 @@ def save(
     Raises:
         ForgeError: a file does not agree, or cannot be written.
     """
-    dataset = as_dataset(data)
+    potential = load(model, device)
+    dataset = as_dataset(data, potential.needs)
     sample = [dataset[k] for k in range(min(len(dataset), 16))]
     about = {"exported": "Python"}
-    potential = load(model, device)
     return export_artifacts(
         potential, folder, targets=targets, provenance=about, sample=sample, correction_alone=correction_alone
     )
 
 
-def as_dataset(data: Data) -> Dataset:
-    """Return anything that holds structures as a data set."""
+def as_dataset(data: Data, needs: Needs) -> Dataset:
+    """Return anything that holds structures as a data set, with what a model needs of ASE Atoms."""
     if isinstance(data, Dataset):
         return data
     if isinstance(data, Structure | Atoms):
-        return as_dataset([data])
+        return as_dataset([data], needs)
     if isinstance(data, str | Path) or all(isinstance(item, str | Path) for item in data):
         return open_dataset(data)  # type: ignore[arg-type]
     items = list(data)
-    return Dataset.of([x if isinstance(x, Structure) else _of_atoms(x, k) for k, x in enumerate(items)])
+    return Dataset.of([x if isinstance(x, Structure) else _of_atoms(x, k, needs) for k, x in enumerate(items)])
 
 
 def _predict(
-    model: Model,
-    dataset: Dataset,
-    batch_size: int | Literal["auto"],
-    energy_only: bool,
-    device: str,
-    matmul: Matmul,
+    potential: Potential, dataset: Dataset, batch_size: int | Literal["auto"], energy_only: bool, matmul: Matmul
 ) -> Evaluation:
-    potential = load(model, device)
     require(matmul, next(potential.parameters()).device, potential.dtype, "matmul")
     check_elements(dataset, potential.elements, "the model")
     dataset = with_base(potential, dataset, Console(quiet=True))
@@ -252,16 +249,17 @@ def _predict(
     return evaluate_loader(potential, loader, energy_only=energy_only, matmul=matmul, memory=memory, whole=whole)
 
 
-def _of_atoms(atoms: Atoms, index: int) -> Structure:
+def _of_atoms(atoms: Atoms, index: int, needs: Needs) -> Structure:
     """Return ASE Atoms as a structure; results of their calculator become labels."""
-    labels = {}
+    labels = charges_of(atoms) if needs.atom_charges else {}
     if atoms.calc is not None:
         results = atoms.calc.results
-        labels = {name: results[name] for name in ("energy", "forces") if name in results}
+        labels |= {name: results[name] for name in ("energy", "forces") if name in results}
         if "stress" in results:
             labels["stress"] = voigt_6_to_full_3x3_stress(results["stress"])
-    more = {"labels": labels, "origin": f"atoms {index}", **electrons_of(atoms, ("charge", "multiplicity"))}
-    return Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **more)
+    features = features_of(atoms, [name for name, _ in needs.features])
+    more = {"labels": labels, "features": features, **electrons_of(atoms, ("charge", "multiplicity"))}
+    return Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, origin=f"atoms {index}", **more)
 
 
 def _texts(paths: str | Path | Sequence[str | Path]) -> list[str]:

@@ -59,6 +59,8 @@ class Source(Reading):
 
 
 def _as_sources(value: Any) -> Any:
+    if value is None:
+        return ()
     if isinstance(value, (str, Path, dict, Source)):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
@@ -66,7 +68,7 @@ def _as_sources(value: Any) -> Any:
 
 Sources = Annotated[
     tuple[Path | Source, ...],
-    BeforeValidator(_as_sources, json_schema_input_type=str | Source | list[str | Source]),
+    BeforeValidator(_as_sources, json_schema_input_type=str | Source | list[str | Source] | None),
 ]
 """Paths, or mappings with a path and settings of their own."""
 

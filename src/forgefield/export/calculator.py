@@ -159,7 +159,7 @@ class ForgeField(Calculator):
         same = last is not None and np.array_equal(last.numbers, atoms.arrays["numbers"])
         electrons = electrons_of(atoms, self._asks)
         same = same and all(getattr(last, name) == value for name, value in electrons.items())
-        features = {n: np.atleast_1d(np.asarray(atoms.info[n], float)) for n, _ in self._features if n in atoms.info}
+        features = features_of(atoms, [name for name, _ in self._features])
         same = same and all(np.array_equal(last.features.get(name, ()), value) for name, value in features.items())
         charges = charges_of(atoms) if self.potential.needs.atom_charges else {}
         same = same and last.labels.keys() == charges.keys()
@@ -186,6 +186,11 @@ def _same_charges(last: Atoms, atoms: Atoms) -> bool:
 def charges_of(atoms: Atoms) -> dict[str, np.ndarray]:
     """Return the initial charges of atoms as the label `charges`, (N,), e; nothing where none were set."""
     return {"charges": atoms.get_initial_charges()} if atoms.has("initial_charges") else {}
+
+
+def features_of(atoms: Atoms, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return further inputs of the structure, (k,) each, from `atoms.info`; those that are not there are left out."""
+    return {name: np.atleast_1d(np.asarray(atoms.info[name], float)) for name in names if name in atoms.info}
 
 
 def electrons_of(atoms: Atoms, asked: Sequence[Electrons]) -> dict[str, Any]:

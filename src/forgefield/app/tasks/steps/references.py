@@ -19,6 +19,10 @@ from forgefield.models.potential import Potential
 from forgefield.train.evaluate import evaluate
 
 SETTING = "finetune.reference_energies"
+FITTED_WHOLE = (
+    "reference energies were fitted to whole label energies, as if the loaded network added nothing: right only "
+    f"where those it was trained with were fitted so too. Otherwise set {SETTING}: estimate, which fits what it lacks"
+)
 
 
 class ReferenceRow(NamedTuple):
@@ -93,6 +97,8 @@ class Refit:
         e0, where = reference_setting(self.run.config.data), self.data.measured.name
         elements = self.data.train.elements()
         found = settle_references(e0, isolated, self._of_columns(compositions, elements), elements, self.heads, where)
+        if found.source == "least squares":
+            self.notes.append(FITTED_WHOLE)
         for head, table in found.energies.items():
             for z, energy in table.items():
                 self._set(head, z, energy, found.source)
