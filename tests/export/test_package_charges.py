@@ -1,5 +1,6 @@
 """AOTInductor packages of models with charges and far pairs: inputs, checks, agreement."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -34,6 +35,8 @@ MODELS = {
     "all pairs": ("aimnet2", {"coulomb": {"method": "simple"}}),
     "given by element": ("mace", {"d3": D3, "coulomb": {"method": "dsf", "cutoff": 9.0, "charges": BY_ELEMENT}}),
     "charges alone": ("aimnet2", {}),
+    "lattice sum": ("aimnet2", {"d3": D3, "coulomb": {"method": "ewald", "cutoff": 6.0}}),
+    "charges given": ("mace", {"coulomb": {"method": "dsf", "cutoff": 9.0, "charges": "given"}}),
 }
 
 
@@ -60,10 +63,11 @@ def molecule(n=7, seed=0, charge=0.0):
     return Structure(numbers, positions, charge=charge, multiplicity=1 + odd, origin=f"molecule {n}")
 
 
-def crystal():
-    cell = np.array([[3.9, 0.0, 0.0], [0.7, 4.1, 0.0], [-0.4, 0.5, 4.3]])
+def crystal(factor=1.0, charge=0.0):
+    cell = factor * np.array([[3.9, 0.0, 0.0], [0.7, 4.1, 0.0], [-0.4, 0.5, 4.3]])
     positions = np.array([[0.1, 0.0, 0.2], [1.9, 0.2, 2.3], [2.0, 2.4, 0.1]])
-    return Structure(np.array([6, 8, 8]), positions, cell, np.ones(3, bool), charge=0.0, multiplicity=1)
+    odd = 1 + int(charge) % 2
+    return Structure(np.array([6, 8, 8]), positions, cell, np.ones(3, bool), charge=charge, multiplicity=odd)
 
 
 def lone():
@@ -71,7 +75,8 @@ def lone():
 
 
 def batch_for(potential):
-    made = [molecule(), molecule(5, 1, charge=1.0), crystal(), lone(), molecule(9, 2, charge=-2.0)]
+    made = [molecule(), molecule(5, 1, charge=1.0), crystal(), lone(), molecule(9, 2, charge=-2.0), crystal(1.3, -1.0)]
+    made = [dataclasses.replace(s, labels={"charges": 0.3 * np.cos(np.arange(len(s)))}) for s in made]
     return [s for s in made if potential.takes(s.pbc.tolist())]
 
 
@@ -106,6 +111,7 @@ def test_inputs_are_those_that_the_model_needs():
     assert names["charges alone"] == both
     assert names["all pairs"] == (*both, "far_edge_index", "far_shifts")
     assert names["given by element"] == ("far_edge_index", "far_shifts")
+    assert names["charges given"] == ("far_edge_index", "far_shifts", "atom_charges")
     for name in MODELS:
         asked = Asked.by(["default"], make(name).needs)
         about = json.loads(json.dumps(asked.to_json() | {"heads": ["default"], "cutoff": asked.cutoff}))
@@ -161,18 +167,28 @@ def test_far_pairs_that_cannot_be_right_give_nan(name, wrong):
         assert all(bool(torch.isnan(t).all()) for t in module(*changed.values()))
 
 
+def test_a_crystal_given_to_a_model_of_molecules_gives_nan():
+    potential = make("all pairs")
+    module, asked = ExportablePotential(potential), Asked.by(potential.heads, potential.needs)
+    inputs = dict(zip(asked.names, pack([molecule()], asked), strict=True))
+    other = {**inputs, "cell": 20.0 * torch.eye(3, dtype=torch.float64).unsqueeze(0)}
+    with torch.no_grad():
+        assert all(bool(torch.isfinite(t).all()) for t in module(*inputs.values()))
+        assert all(bool(torch.isnan(t).all()) for t in module(*other.values()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 2e-4)])
-@pytest.mark.parametrize("name", list(MODELS)[:2])
+@pytest.mark.parametrize("name", ["charges and dispersion", "all pairs", "lattice sum", "charges given"])
 def test_compiled_package_equals_the_model(name, dtype, limit, tmp_path):
     """Energies, forces, charges and moments of single structures and of a batch; the dictionary file beside it."""
     from torch._inductor import aoti_load_package
 
     potential = make(name, dtype)
     structures = batch_for(potential)
-    targets = ["aotinductor", "aimnet_jit"]
+    targets = ["aotinductor", "aimnet_jit" if name in ("charges and dispersion", "all pairs") else "torchscript"]
     made = export_artifacts(potential, tmp_path / "a", targets=targets, provenance={}, sample=structures)
-    assert {"aotinductor", "aotinductor_batch", "aimnet_jit"} <= set(made.certificates)
+    assert {"aotinductor_batch", *targets} <= set(made.certificates)
     target = TARGETS.entry("aotinductor").build()
     found = target.read_batched(made.path("aotinductor"))(structures)
     for got, expected in zip(found, predict(potential, structures), strict=True):
@@ -182,7 +198,16 @@ def test_compiled_package_equals_the_model(name, dtype, limit, tmp_path):
         assert np.abs(got.forces - expected.forces).max() < limit
         for quantity, value in expected.extra.items():
             assert np.abs(got.extra[quantity] - value).max() < limit * max(1.0, np.abs(value).max())
-    about = json.loads(aoti_load_package(str(made.path("aotinductor"))).get_metadata()[METADATA])
-    assert about["needs"] == ["charge", "multiplicity"]
-    assert about["inputs"].endswith("far_edge_index (2,F), far_shifts (F,3) float64; integers are int64")
-    assert about["outputs"].startswith("energy (S), forces (N,3), stress (S,3,3), atom_energies (N), charges (N)")
+    package = aoti_load_package(str(made.path("aotinductor")))
+    if name == "lattice sum":
+        asked = Asked.by(potential.heads, potential.needs)
+        given = dict(zip(asked.names, pack(structures[:1], asked), strict=True))
+        given["cell"] = torch.zeros_like(given["cell"])
+        assert all(bool(torch.isnan(t).all()) for t in package(*given.values()))
+    about = json.loads(package.get_metadata()[METADATA])
+    given = name == "charges given"
+    assert about["needs"] == ([] if given else ["charge", "multiplicity"])
+    last = ", atom_charges (N) float64" if given else ""
+    assert about["inputs"].endswith(f"far_edge_index (2,F), far_shifts (F,3) float64{last}; integers are int64")
+    further = "" if given else ", charges (N)"
+    assert about["outputs"].startswith(f"energy (S), forces (N,3), stress (S,3,3), atom_energies (N){further}")

@@ -63,7 +63,8 @@ class ExportablePotential(nn.Module):
             shifts: lattice translation of the edge, (E, 3), Å, float64: vector = x[receiver] - x[sender] + shift.
             slots: (K,), int64; only its length counts: the largest number of neighbours of an atom, or more.
             further: what the model needs besides, as `Asked.further` names it: total charge and multiplicity (S,),
-                far_edge_index (2, F) and far_shifts (F, 3) as the edges, but up to the far cutoff; features (S, X).
+                far_edge_index (2, F) and far_shifts (F, 3) as the edges, but up to the far cutoff; features (S, X);
+                atom_charges (N,), e.
 
         Returns:
             energy (S,), eV, float64; forces (N, 3), eV/Å; stress (S, 3, 3), eV/Å^3; atom_energies (N,), eV, float64;
@@ -106,12 +107,21 @@ class ExportablePotential(nn.Module):
             far[2],
             more["features"].to(dtype) if "features" in more else cell.to(dtype)[:, 0, :0],
             *triplets_of(self.potential.needs, positions, order, (first, second, shift), table),
-            cell.new_zeros(0, dtype=dtype),
+            more["atom_charges"].to(dtype).index_select(0, order)
+            if self.asked.atom_charges
+            else cell.to(dtype)[:0, 0, 0],
         )
         outputs = self.potential(graph)
-        good = valid & halves & fits & far_valid
+        good = valid & halves & fits & far_valid & self._at_home(cell)
         found = (*outputs[:4], *(outputs.extra[name] for name in self.potential.targets.quantities))
         return tuple(torch.where(good, t, torch.full_like(t, torch.nan)) for t in found)
+
+    def _at_home(self, cell: Tensor) -> Tensor:
+        """Whether the physics terms are meant for these cells (S, 3, 3), ()."""
+        lattices = has_volume(cell)
+        right = torch.ones((), dtype=torch.bool, device=cell.device)
+        right = right if self.potential.takes([True] * 3) else right & ~lattices.any()
+        return right if self.potential.takes([False] * 3) else right & lattices.all()
 
     def _far_pairs(
         self, positions: Tensor, structure: Tensor, more: dict[str, Tensor], near: Tensor

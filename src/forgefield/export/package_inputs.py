@@ -13,13 +13,13 @@ from torch import Tensor
 from forgefield.core.structure import Structure
 from forgefield.export.target import directed_edges, lattice
 from forgefield.graph.build import head_index
-from forgefield.graph.electrons import check_electrons
+from forgefield.graph.electrons import check_electrons, join_charges
 from forgefield.graph.features import join_features
 from forgefield.graph.needs import Needs
 
 INPUTS = ("positions", "numbers", "structure", "cell", "head", "edge_index", "shifts", "slots")
 """What every package takes."""
-FURTHER = ("charge", "multiplicity", "far_edge_index", "far_shifts", "features")
+FURTHER = ("charge", "multiplicity", "far_edge_index", "far_shifts", "features", "atom_charges")
 """What a package takes besides, where its model needs it; in this order."""
 DYNAMIC = {"edge_index": 1, "far_edge_index": 1}  # the axis that varies; of the other inputs it is the first
 SHAPES = {
@@ -36,6 +36,7 @@ SHAPES = {
     "far_edge_index": "(2,F)",
     "far_shifts": "(F,3) float64",
     "features": "(S,X) float64",
+    "atom_charges": "(N) float64",
 }
 
 
@@ -48,6 +49,7 @@ class Asked(NamedTuple):
         far_cutoff: of the far pairs, Å; 0: there are none; infinity: all pairs of a molecule.
         electrons: what structures must state.
         features: names and widths of further inputs.
+        atom_charges: whether structures must state the charges of their atoms.
     """
 
     heads: tuple[str, ...]
@@ -55,11 +57,13 @@ class Asked(NamedTuple):
     far_cutoff: float = 0.0
     electrons: tuple[str, ...] = ()
     features: tuple[tuple[str, int], ...] = ()
+    atom_charges: bool = False
 
     @classmethod
     def by(cls, heads: Sequence[str], needs: Needs) -> Asked:
         """Return what a model asks for."""
-        return cls(tuple(heads), needs.cutoff, needs.far_cutoff, tuple(needs.electrons), needs.features)
+        far, electrons = needs.far_cutoff, tuple(needs.electrons)
+        return cls(tuple(heads), needs.cutoff, far, electrons, needs.features, needs.atom_charges)
 
     @classmethod
     def from_json(cls, about: Mapping[str, Any]) -> Asked:
@@ -67,12 +71,14 @@ class Asked(NamedTuple):
         far = about.get("far_cutoff", 0.0)
         features = tuple((str(name), int(width)) for name, width in about.get("features", ()))
         reach = math.inf if far is None else float(far)
-        return cls(tuple(about["heads"]), float(about["cutoff"]), reach, tuple(about.get("needs", ())), features)
+        electrons, charges = tuple(about.get("needs", ())), bool(about.get("atom_charges", False))
+        return cls(tuple(about["heads"]), float(about["cutoff"]), reach, electrons, features, charges)
 
     def to_json(self) -> dict[str, object]:
         """Return what `from_json` reads beside heads and cutoff; a far cutoff of null stands for all pairs."""
         far = self.far_cutoff if math.isfinite(self.far_cutoff) else None
-        return {"far_cutoff": far, "needs": list(self.electrons), "features": [list(row) for row in self.features]}
+        plain: dict[str, object] = {"far_cutoff": far, "needs": list(self.electrons), "atom_charges": self.atom_charges}
+        return plain | {"features": [list(row) for row in self.features]}
 
     @property
     def further(self) -> tuple[str, ...]:
@@ -80,6 +86,7 @@ class Asked(NamedTuple):
         there = {*self.electrons}
         there |= {"far_edge_index", "far_shifts"} if self.far_cutoff else set()
         there |= {"features"} if self.features else set()
+        there |= {"atom_charges"} if self.atom_charges else set()
         return tuple(name for name in FURTHER if name in there)
 
     @property
@@ -116,6 +123,8 @@ def pack(structures: Sequence[Structure], asked: Asked, device: str = "cpu") -> 
         "multiplicity": np.array([float(s.multiplicity or 1) for s in structures]),
         "features": join_features(structures, needs),
     }
+    if asked.atom_charges:
+        arrays["atom_charges"] = np.array(join_charges(structures), dtype=np.float64)
     if asked.far_cutoff:
         arrays["far_edge_index"], arrays["far_shifts"] = _edges(structures, asked.far_cutoff)
     # Empty arrays come from numpy with strides of 0, which the file refuses; the clone has those it asks for.

@@ -23,6 +23,7 @@ class ScriptablePotential(nn.Module):
         needs: the graph it is fed.
         dtype: of its weights.
         whole: names of further predictions that belong to the structure, not to its atoms.
+        takes: whether it is meant for molecules, and for crystals.
     """
 
     elements: list[int]
@@ -35,6 +36,9 @@ class ScriptablePotential(nn.Module):
     triplets: float
     opposite: float
     backtracking: bool
+    asks_charges: bool
+    takes_molecules: bool
+    takes_crystals: bool
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class ScriptablePotential(nn.Module):
         needs: Needs,
         dtype: torch.dtype,
         whole: Sequence[str] = (),
+        takes: tuple[bool, bool] = (True, True),
     ) -> None:
         super().__init__()
         self.core = core
@@ -52,7 +57,8 @@ class ScriptablePotential(nn.Module):
         self.near, self.far = float(needs.cutoff), float(needs.far_cutoff)
         self.cutoff = max(self.near, self.far)
         self.triplets, self.opposite = float(needs.triplets), float(needs.opposite)
-        self.backtracking = bool(needs.backtracking)
+        self.backtracking, self.asks_charges = bool(needs.backtracking), bool(needs.atom_charges)
+        self.takes_molecules, self.takes_crystals = takes
         known = torch.zeros(119, dtype=torch.bool)
         known[self.elements] = True
         self.register_buffer("known", known)
@@ -70,6 +76,7 @@ class ScriptablePotential(nn.Module):
         charge: float = 0.0,
         multiplicity: float = 1.0,
         features: Tensor | None = None,
+        charges: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Predict one structure.
 
@@ -83,6 +90,7 @@ class ScriptablePotential(nn.Module):
             charge: total charge, e; for models that need it.
             multiplicity: 2S + 1; for models that need it.
             features: further inputs of the structure, (X,), in the order of the metadata's `features`.
+            charges: of the atoms, (N,), e; for models that need them.
 
         Returns:
             energy (), eV, float64; forces (N, 3), eV/Å; stress (3, 3), eV/Å^3; atom_energies (N,), eV; and what else
@@ -95,6 +103,8 @@ class ScriptablePotential(nn.Module):
         shift = shifts.to(device=like.device, dtype=x.dtype)
         box = cell.to(device=like.device, dtype=like.dtype).reshape(1, 3, 3)
         self.check_inputs(x, numbers, edges, shift, head)
+        crystal = torch.det(box).abs() > 0
+        self.check_home(bool(crystal))
         n = x.size(0)
 
         first, second, pair_shift = half_of(x, edges, shift, self.near, self.cutoff)
@@ -114,7 +124,7 @@ class ScriptablePotential(nn.Module):
             order,
             inverse,
             box,
-            (torch.det(box).abs() > 0).reshape(1, 1).expand(1, 3),
+            crystal.reshape(1, 1).expand(1, 3),
             torch.full([1], head, dtype=torch.long, device=like.device),
             first,
             second,
@@ -136,7 +146,7 @@ class ScriptablePotential(nn.Module):
             torch.arange(entering.size(0), device=like.device),
             torch.arange(entering.size(0), device=like.device),
             torch.ones(entering.size(0), dtype=like.dtype, device=like.device),
-            torch.zeros(0, dtype=like.dtype, device=like.device),
+            self.charges_of(charges, order),
         )
         return {name: value[0] if name in self.whole else value for name, value in found.items()}
 
@@ -157,6 +167,25 @@ class ScriptablePotential(nn.Module):
         if given.numel() != self.n_features:
             raise RuntimeError(f"features must be ({self.n_features},), not {given.shape}")
         return given.to(device=self.like.device, dtype=self.like.dtype).reshape(1, self.n_features)
+
+    def charges_of(self, charges: Tensor | None, order: Tensor) -> Tensor:
+        """Return the charges of the atoms in the order of the rows, (N,); (0,) for models without them."""
+        if charges is None:
+            if self.asks_charges:
+                raise RuntimeError("this model needs the charges of the atoms, (N,), e")
+            return torch.zeros(0, dtype=self.like.dtype, device=self.like.device)
+        if not self.asks_charges:
+            raise RuntimeError("this model takes no charges of atoms")
+        if charges.numel() != order.size(0):
+            raise RuntimeError(f"charges must be ({order.size(0)},), not {charges.shape}")
+        return charges.reshape(-1).to(device=self.like.device, dtype=self.like.dtype).index_select(0, order)
+
+    def check_home(self, crystal: bool) -> None:
+        """Raise where a physics term is not meant for the structure."""
+        if crystal and not self.takes_crystals:
+            raise RuntimeError("this model is for molecules: its cell must be zeros")
+        if not crystal and not self.takes_molecules:
+            raise RuntimeError("this model is for crystals: it needs three lattice vectors that span a volume")
 
     def check_inputs(self, x: Tensor, numbers: Tensor, edges: Tensor, shift: Tensor, head: int) -> None:
         """Raise on shapes, elements, indices or heads that do not fit."""

@@ -241,8 +241,8 @@ class PhysicsTerm(nn.Module):
 
     `far_cutoff` asks for far pairs, Å; `near_cutoff` for an architecture whose pairs reach so far, Å; `uses_charges`
     for the architecture's charges, `given_charges` for those that come with the structures. A term that is not tensor
-    operations alone, or asks for what no file is given, is not `exportable`. `periodic` says that
-    it is for crystals, periodic in three directions (True), or for molecules (False) only.
+    operations alone is not `exportable`. `periodic` says that it is for crystals, periodic in three directions (True),
+    or for molecules (False) only.
     """
 
     scale: Tensor

@@ -256,7 +256,7 @@ def test_traced_compiled_and_exported(case):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("name", ["d4", "ewald", "pme"])
+@pytest.mark.parametrize("name", ["d4", "pme"])
 def test_what_cannot_be_exported_says_so(name):
     pytest.importorskip(PACKAGES.get(name, "torch"))
     term, given = term_of(name), [crystal()]

@@ -13,6 +13,7 @@ from forgefield.core.errors import DataError, ModelError
 from forgefield.core.structure import Structure
 from forgefield.export.artifact import export_artifacts
 from forgefield.export.calculator import ForgeField
+from forgefield.export.target import directed_edges
 from forgefield.graph.build import build_graph
 from forgefield.graph.needs import Needs
 from forgefield.models.architecture import PhysicsContext
@@ -115,11 +116,21 @@ def test_in_ase_they_are_initial_charges():
         atoms.get_potential_energy()
 
 
-def test_files_are_refused_and_the_weights_are_written(tmp_path):
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_files_take_charges_and_so_do_the_weights(tmp_path):
     model, sample = potential(), [charged(molecule())]
-    with pytest.raises(ModelError, match="coulomb cannot be in a file of torchscript"):
-        export_artifacts(model, tmp_path / "a", targets=["torchscript"], provenance={}, sample=sample)
-    made = export_artifacts(model, tmp_path / "a", targets=[], provenance={}, sample=sample)
+    with pytest.raises(ModelError, match="coordinates, elements, charge and multiplicity alone"):
+        export_artifacts(model, tmp_path / "a", targets=["aimnet_jit"], provenance={}, sample=sample)
+    made = export_artifacts(model, tmp_path / "a", targets=["torchscript"], provenance={}, sample=sample)
+    file = torch.jit.load(str(made.path("torchscript")))
+    x, z = torch.from_numpy(sample[0].positions), torch.from_numpy(sample[0].numbers)
+    index, shifts = (torch.from_numpy(a) for a in directed_edges(sample[0], file.cutoff))
+    q = torch.from_numpy(sample[0].labels["charges"])
+    found = [float(file(x, z, torch.zeros(3, 3), index, shifts, charges=c)["energy"]) for c in (q, 2.0 * q)]
+    assert abs(found[1] - found[0]) > 1e-3
+    for wrong, message in ((None, "needs the charges of the atoms"), (q[1:], r"charges must be \(7,\)")):
+        with pytest.raises(torch.jit.Error, match=message):
+            file(x, z, torch.zeros(3, 3), index, shifts, charges=wrong)
     atoms = Atoms(sample[0].numbers, sample[0].positions)
     atoms.set_initial_charges(sample[0].labels["charges"])
     atoms.calc = ForgeField.load(made.folder)

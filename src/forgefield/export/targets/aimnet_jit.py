@@ -55,7 +55,7 @@ class AimnetJitTarget(Target):
         if len(potential.heads) > 1:
             listing = ", ".join(potential.heads)
             raise ModelError(f"holds one level of theory, not {listing}", path.name, "name one: export.fidelity")
-        if not potential.context.energy or potential.needs.features:
+        if not potential.context.energy or potential.needs.features or potential.needs.atom_charges:
             what = "gives an energy from coordinates, elements, charge and multiplicity alone, unlike this model"
             raise ModelError(what, path.name, "export to torchscript")
         if not potential.takes([False] * 3):

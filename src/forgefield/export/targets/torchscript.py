@@ -21,6 +21,7 @@ from forgefield.export.prediction import Candidate, Prediction
 from forgefield.export.scriptable import ScriptablePotential
 from forgefield.export.target import METADATA, Target, describe, directed_edges, lattice
 from forgefield.graph.build import build_graph, head_index
+from forgefield.graph.electrons import join_charges
 from forgefield.graph.features import join_features
 from forgefield.graph.graph import Graph
 from forgefield.graph.needs import Needs
@@ -82,12 +83,14 @@ class TorchScriptTarget(Target):
             index, shifts = directed_edges(structure, module.cutoff)
             head = head_index(structure, module.heads)
             electrons = structure.charge or 0.0, float(structure.multiplicity or 1)
-            more = (torch.from_numpy(join_features([structure], needs)[0]),) if needs.features else ()
+            more = {"features": torch.from_numpy(join_features([structure], needs)[0])} if needs.features else {}
+            if module.asks_charges:
+                more["charges"] = torch.from_numpy(np.array(join_charges([structure])))
             tensors = (
                 torch.from_numpy(np.array(a)) for a in (structure.positions, structure.numbers, lattice(structure))
             )
             with torch.no_grad():
-                found = module(*tensors, torch.from_numpy(index), torch.from_numpy(shifts), head, *electrons, *more)
+                found = module(*tensors, torch.from_numpy(index), torch.from_numpy(shifts), head, *electrons, **more)
             array = {k: v.double().numpy() for k, v in found.items()}
             n = len(structure)
             nothing = {
@@ -111,7 +114,9 @@ def trace(potential: Potential, sample: Structure) -> torch.jit.ScriptModule:
 def scriptable(potential: Potential, traced: torch.jit.ScriptModule) -> ScriptablePotential:
     """Return the script around a traced model."""
     whole = [n for n, q in potential.architecture.extra_quantities().items() if q.per == "structure"]
-    return ScriptablePotential(traced, potential.elements, potential.heads, potential.needs, potential.dtype, whole)
+    takes = potential.takes([False] * 3), potential.takes([True] * 3)
+    needs, dtype = potential.needs, potential.dtype
+    return ScriptablePotential(traced, potential.elements, potential.heads, needs, dtype, whole, takes)
 
 
 def metadata(potential: Potential, traced: torch.jit.ScriptModule) -> dict[str, object]:
@@ -124,9 +129,9 @@ def metadata(potential: Potential, traced: torch.jit.ScriptModule) -> dict[str, 
     ]
     return describe(potential) | {
         "inputs": "positions (N,3), numbers (N), cell (3,3), edge_index (2,E), shifts (E,3), head=0, "
-        "charge=0.0, multiplicity=1.0, features=None (X)",
+        "charge=0.0, multiplicity=1.0, features=None (X), charges=None (N)",
         "edges_up_to": max(potential.cutoff, potential.needs.far_cutoff),
-        "needs": list(potential.needs.electrons),
+        "needs": [*potential.needs.electrons, *(["charges"] if potential.needs.atom_charges else [])],
         "features": [list(row) for row in potential.needs.features],
         "device": device,
         "outputs": ", ".join((*standard, *further)),

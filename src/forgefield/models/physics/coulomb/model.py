@@ -42,7 +42,7 @@ class Coulomb(PhysicsTerm):
         self.far_cutoff = settings.reach
         self.uses_charges = settings.charges == "predicted"
         self.given_charges = settings.charges == "given"
-        self.exportable = settings.method in ("simple", "dsf") and not self.given_charges
+        self.exportable = settings.method != "pme"
         self.periodic = {"simple": False, "dsf": None}.get(settings.method, True)
         bound = math.sqrt(-2.0 * math.log(settings.accuracy))  # both sums end where a Gaussian falls to the accuracy
         self.width = self.far_cutoff / bound
@@ -128,15 +128,15 @@ class Coulomb(PhysicsTerm):
         return clouds + reciprocal_sum(graph, q, cell, self.width, self.longest)
 
     def _check(self, graph: Graph) -> None:
-        """Refuse structures without a lattice, and recordings, in which the number of waves would be fixed."""
-        method = self.settings.method
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        """Refuse structures without a lattice, and recordings of a mesh, whose size would be fixed."""
+        method, recorded = self.settings.method, torch.jit.is_tracing() or torch.compiler.is_exporting()
+        if recorded and self.mesh is not None:
             raise ModelError(
-                f"`method: {method}` cannot be exported: the number of waves follows from the cell",
+                f"`method: {method}` cannot be exported: the size of the mesh follows from the cell",
                 "physics.coulomb",
-                "use the bundle itself (Python, ASE), or train with `method: dsf`",
+                "use the bundle itself (Python, ASE), or train with `method: ewald`",
             )
-        if torch.compiler.is_compiling() or bool(graph.pbc.all()):
+        if recorded or torch.compiler.is_compiling() or bool(graph.pbc.all()):
             return
         raise DataError(
             f"`method: {method}` needs structures that are periodic in three directions, and one is not",
