@@ -229,7 +229,7 @@ def test_the_config_that_alignn_writes_beside_its_results(folder):
 
 def test_weights_of_alignn_are_no_start(folder):
     why = lost(folder, restart_model_path="best_model.pt")["restart_model_path"]
-    assert "load_package_weights" in why
+    assert "forgefield import FILE --program alignn" in why
 
 
 def test_a_property_has_no_energy(folder):

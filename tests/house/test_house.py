@@ -131,13 +131,22 @@ def test_core_is_free_of_torch():
 
 
 def test_nothing_unpickles():
-    """torch.load and pickle.load appear nowhere but in the restricted reader and the foreign workers."""
+    """torch.load and pickle.load appear nowhere but in the restricted reader and the foreign workers.
+
+    With `weights_only=True` torch's own restricted reader is meant.
+    """
     allowed = {"data/restricted_pickle.py", "engines/workers/mace_torch.py", "engines/workers/aimnet.py"}
     for path in FILES:
         if name_of(path) in allowed:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        safe = {
+            node.func
+            for node in nodes
+            if isinstance(node, ast.Call) and "weights_only=True" in map(ast.unparse, node.keywords)
+        }
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node not in safe:
                 call = f"{node.value.id}.{node.attr}"
                 assert call not in {"torch.load", "pickle.load", "pickle.loads"}, f"{name_of(path)}:{node.lineno}"
 

@@ -281,9 +281,10 @@ def test_what_cannot_be_trained_of_a_correction_is_refused(tune, data, changes, 
 
 
 def test_files_that_cannot_hold_the_model_are_refused_before_training(tune, shared_run, data, tmp_path):
-    given = PHYSICS.entry("coulomb").settings.model_validate({"charges": "given"})
-    model = with_physics(load_bundle(shared_run[0] / "artifacts"), {"coulomb": given})
+    pytest.importorskip("dftd4")
+    d4 = PHYSICS.entry("d4").settings.model_validate({"functional": "pbe"})
+    model = with_physics(load_bundle(shared_run[0] / "artifacts"), {"d4": d4})
     save_bundle(model, tmp_path / "model", provenance={})
-    with pytest.raises(forgefield.ForgeError, match="coulomb cannot be in a file of torchscript"):
+    with pytest.raises(forgefield.ForgeError, match="d4 cannot be in a file of torchscript"):
         tune(model_in=str(tmp_path / "model"), data__train=str(data / "train.xyz"), export__standard_artifacts=True)
     assert not (tmp_path / "fine" / "checkpoints").exists()

@@ -103,18 +103,14 @@ class ScriptablePotential(nn.Module):
         shift = shifts.to(device=like.device, dtype=x.dtype)
         box = cell.to(device=like.device, dtype=like.dtype).reshape(1, 3, 3)
         self.check_inputs(x, numbers, edges, shift, head)
-        crystal = torch.det(box).abs() > 0
-        self.check_home(bool(crystal))
+        crystal = self.is_crystal(box)
         n = x.size(0)
 
         first, second, pair_shift = half_of(x, edges, shift, self.near, self.cutoff)
         order = torch.argsort(numbers, stable=True)
         inverse = torch.argsort(order)
         first, second = inverse.index_select(0, first), inverse.index_select(0, second)
-        far_first, far_second, far_shift = first[:0], second[:0], pair_shift[:0]
-        if self.far > 0.0:
-            far_first, far_second, far_shift = half_of(x, edges, shift, self.far, self.cutoff)
-            far_first, far_second = inverse.index_select(0, far_first), inverse.index_select(0, far_second)
+        far_first, far_second, far_shift = self.far_pairs(x, edges, shift, inverse)
         sender, pair, sign, reverse, forward_slot, backward_slot = neighbour_table(first, second, n, like)
         entering, leaving = self.triplets_of(x.index_select(0, order), first, second, pair_shift, pair, sign)
         found: dict[str, Tensor] = self.core(
@@ -150,6 +146,13 @@ class ScriptablePotential(nn.Module):
         )
         return {name: value[0] if name in self.whole else value for name, value in found.items()}
 
+    def far_pairs(self, x: Tensor, edges: Tensor, shift: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return first and second row (F,) and shift (F, 3) of the pairs within the far cutoff; none without one."""
+        if self.far == 0.0:
+            return edges[0, :0], edges[0, :0], shift[:0]
+        first, second, found = half_of(x, edges, shift, self.far, self.cutoff)
+        return inverse.index_select(0, first), inverse.index_select(0, second), found
+
     def triplets_of(
         self, x: Tensor, first: Tensor, second: Tensor, shift: Tensor, pair: Tensor, sign: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -180,12 +183,15 @@ class ScriptablePotential(nn.Module):
             raise RuntimeError(f"charges must be ({order.size(0)},), not {charges.shape}")
         return charges.reshape(-1).to(device=self.like.device, dtype=self.like.dtype).index_select(0, order)
 
-    def check_home(self, crystal: bool) -> None:
-        """Raise where a physics term is not meant for the structure."""
+    def is_crystal(self, box: Tensor) -> Tensor:
+        """Return whether lattice vectors (1, 3, 3) span a volume, (1,); raise if the model is not meant for that."""
+        found = torch.det(box).abs() > 0
+        crystal = bool(found)
         if crystal and not self.takes_crystals:
             raise RuntimeError("this model is for molecules: its cell must be zeros")
         if not crystal and not self.takes_molecules:
             raise RuntimeError("this model is for crystals: it needs three lattice vectors that span a volume")
+        return found
 
     def check_inputs(self, x: Tensor, numbers: Tensor, edges: Tensor, shift: Tensor, head: int) -> None:
         """Raise on shapes, elements, indices or heads that do not fit."""

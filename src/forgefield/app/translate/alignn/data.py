@@ -36,7 +36,7 @@ def identity(given: Given, sheet: Sheet) -> None:
         sheet.put("export.files_of", "alignn", "results under alignn's names too, in run_dir/alignn")
     start = given["restart_model_path"]
     if start is not None:
-        why = "a run cannot begin from alignn's weights; in Python load_package_weights takes them (docs/alignn.md)"
+        why = "bring it in first: forgefield import FILE --program alignn --elements ...; then task: finetune, model_in"
         sheet.lost.append(Remark("restart_model_path", start, why))
 
 

@@ -67,10 +67,10 @@ def _neighbours(given: Given, sheet: Sheet) -> None:
             sheet.needless.append(Remark(key, given[key], told if "see" in told else f"{told} k-nearest only"))
     _growing_cutoff(given, sheet, said if said in CAPPED else strategy)
     within, key = given["three_body_cutoff"], "three_body_cutoff"
-    if said == "pure_torch" and within is not None:
+    if said == "pure_torch" and within is not None and given["model.alignn_layers"]:
         sheet.put(f"model.{key}", min(within, given["cutoff"]))
     elif given.says(key):
-        sheet.needless.append(Remark(key, within, "has an effect with pure_torch only"))
+        sheet.needless.append(Remark(key, within, "has an effect with pure_torch and alignn_layers only"))
     if given.says(f"model.{key}"):
         why = "of files for LAMMPS; in training the graphs are made with the other three_body_cutoff"
         sheet.needless.append(Remark(f"model.{key}", given[f"model.{key}"], why))
