@@ -135,9 +135,11 @@ def _warnings(given: Given, aims: Aims) -> Iterator[str]:
         )
     if aims.energy and given["model.use_zbl"] is None and name == "alignn_atomwise_pure":
         yield f"alignn adds a nuclear repulsion below {given['model.zbl_cutoff']:g} Å, which is left out here"
+    if aims.energy and not given["model.energy_mult_natoms"]:
+        yield "alignn's forces are those of the energy per atom (energy_mult_natoms: false), here of the whole energy"
 
 
 def _notes(sheet: Sheet) -> list[str]:
-    told = ("model.neighbor_strategy", "model.penalty_factor")  # as warnings
+    told = ("model.neighbor_strategy", "model.penalty_factor", "model.energy_mult_natoms")  # as warnings
     lines = {name: line for name, line in sheet.lines.items() if name.startswith("model.") and name not in told}
     return [f"{name}: {line.comment}" for name, line in lines.items() if line.comment]
