@@ -24,9 +24,9 @@ def test_paths_may_be_one_or_many():
         assert DataSettings.model_validate({alias: "x"}).lmdb == (Path("x"),)
 
 
-def test_the_schema_for_editors_takes_a_path_a_mapping_or_a_list():
+def test_the_schema_for_editors_takes_a_path_a_mapping_a_list_or_nothing():
     schema = DataSettings.model_json_schema()["properties"]["train"]
-    assert {option.get("type", "mapping") for option in schema["anyOf"]} == {"string", "mapping", "array"}
+    assert {option.get("type", "mapping") for option in schema["anyOf"]} == {"string", "mapping", "array", "null"}
 
 
 def test_path_keys_are_those_that_hold_paths():
