@@ -132,7 +132,7 @@ def test_the_calculator_gives_further_predictions_and_reads_features():
     assert atoms.calc.results["gap"] == pytest.approx(float(first["gap"]), abs=1e-12)
     np.testing.assert_allclose(atoms.calc.results["moment"], first["moment"], atol=1e-12)
     (told,) = forgefield.predict(potential, atoms.copy())
-    np.testing.assert_allclose(told.further["moment"], first["moment"].ravel(), atol=1e-12)
+    np.testing.assert_allclose(told.further["moment"], first["moment"][:, None], atol=1e-12)
     atoms.info["humidity"] += 1.0
     assert atoms.calc.get_property("gap", atoms) != pytest.approx(float(first["gap"]), abs=1e-6)
 

@@ -178,8 +178,8 @@ def predict(
         matmul: products of float32 matrices: float32, or tf32 or bf16, which are refused where they have no effect.
 
     Returns:
-        One prediction per structure: `energy` (eV), `forces` (n, 3) eV/Å, `stress` (3, 3) eV/Å^3, and `further` targets by
-        name, (D,) of the structure or (n, D) of its atoms.
+        One prediction per structure: `energy` (eV), `forces` (n, 3) eV/Å, `stress` (3, 3) eV/Å^3, and `further`
+        targets by name, (D,) of the structure or (n, D) of its atoms.
 
     Raises:
         ForgeError: model and data do not go together.
