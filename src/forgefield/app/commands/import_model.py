@@ -35,9 +35,9 @@ def command(
 
     Checkpoints of mace-torch and aimnet are opened only by the other interpreter,
     which hands plain numbers back. Of alignn weights (best_model.pt) and the
-    config.json beside them are read here, and alignn need not be installed.
-    Nothing is unpickled. The bundle then works with finetune, evaluate, infer,
-    export and in ASE.
+    config.json beside them are read here, by a reader that calls nothing in a
+    file, and alignn need not be installed. The bundle then works with finetune,
+    evaluate, infer, export and in ASE.
 
     [bold]Examples[/bold]
 
