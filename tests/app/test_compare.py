@@ -152,9 +152,22 @@ def test_a_run_whose_last_update_went_beyond_the_next_limit_is_not_trained_for_i
     assert not any("--set" in command for command in commands[made:])
     (early, late) = json.loads((folder / "comparison" / "comparison.json").read_text())["rows"]
     assert (late["minutes"], late["cpu_minutes"], late["updates"]) == (0.02, 0.05, early["updates"])
-    code, _, err = cli(*ask, "0.01,0.02")
+    assert cli(*ask, "0.01,0.02")[0] == 0  # between them the same holds
+    first = json.loads((folder / "comparison" / "comparison.json").read_text())["rows"][0]
+    assert (first["minutes"], first["cpu_minutes"], first["updates"]) == (0.01, 0.05, early["updates"])
+
+
+def test_a_run_that_was_interrupted_on_its_way_to_a_longer_limit_has_no_results_at_a_shorter_one(folder, played):
+    _, _, stopping = played
+    stopping.add("small")
+    ask = ["compare", "small.yaml", "--test", "test.xyz", "--minutes"]
+    assert cli(*ask, "0.02")[0] == 75
+    set_time(folder, 0.6)
+    stopping.clear()
+    code, _, err = cli(*ask, "0.005")
     assert code == 2
-    assert "the run has already trained for 0.05 CPU minutes; results at 0.01 need a new --out" in err
+    assert "the run has already trained for 0.01 CPU minutes; results at 0.005 need a new --out" in err
+    assert cli(*ask, "0.02")[0] == 0
 
 
 def test_what_failed_after_the_training_is_tried_again_at_the_same_limit(folder, played, monkeypatch):

@@ -1,5 +1,7 @@
 """Physics terms in a potential: bundles, what is refused, what is exported."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from physics_sums import crystal, make, molecule
 from forgefield.core.errors import ModelError
 from forgefield.core.structure import Structure
 from forgefield.export.artifact import TARGETS, export_artifacts
-from forgefield.export.target import directed_edges
+from forgefield.export.target import METADATA, directed_edges
 from forgefield.graph.build import build_graph
 from forgefield.models.bundle import load_bundle, save_bundle
 from forgefield.models.physics.coulomb import ewald
@@ -87,6 +89,8 @@ def test_a_lattice_sum_is_exported_for_cells_of_any_size(tmp_path):
     potential = potential_with(coulomb=EWALD, d3={"functional": "pbe"})
     made = export_artifacts(potential, tmp_path / "a", provenance={}, sample=[crystal(), molecule()])
     file, target = made.path("torchscript"), TARGETS.entry("torchscript").build()
+    torch.jit.load(str(file), _extra_files=(about := {METADATA: ""}))
+    assert json.loads(about[METADATA])["device"] == "any"
     small = crystal()
     grid = np.array([[i, j, 0] for i in range(3) for j in range(2)]) @ small.cell
     positions = (small.positions[None] + grid[:, None]).reshape(-1, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -115,24 +116,21 @@ class Workshop:
         """
         folder = RunFolder(trial.config.run_dir or Path())
         used = time_used(folder, self.budget)
-        concluded = used > 0 and not _only_to_conclude(folder)
-        if concluded and used > 1.01 * minutes and self._longest(trial) > minutes:
+        if used > 1.01 * minutes and self._asked(trial) > minutes:
             what = f"the run has already trained for {used:.3g} {self.budget.words}"
             raise Failed(f"{what}; results at {minutes:g} need a new --out")
-        if concluded and used >= minutes:
+        if used >= minutes and _finished(folder):
             return
         plan = save_plan(trial.config, self._plan(trial))
-        write_json(self._asked(trial), {"minutes": max(minutes, self._longest(trial))})
+        write_json(self._limit(trial), {"minutes": minutes})
         left = max(minutes - used, _LEAST)
         limit = f"train.{self.budget.key}={left!r}"
         self._call(trial, [sys.executable, "-m", "forgefield", "run", str(plan), "--continue", "--set", limit])
 
-    def _longest(self, trial: Trial) -> float:
-        """Return the longest limit that a run was trained for, also where nothing came of it; 0 for none."""
-        file = self._asked(trial)
-        asked = [float(read_json(file)["minutes"])] if file.is_file() else []
-        rows = self.row_file(trial, 0.0).parent.glob(f"{trial.label}-*-min.json")
-        return max([*asked, *(float(read_json(row)["minutes"]) for row in rows)], default=0.0)
+    def _asked(self, trial: Trial) -> float:
+        """Return the limit that a run was last trained for, though nothing came of it; infinity if it is not known."""
+        file = self._limit(trial)
+        return float(read_json(file)["minutes"]) if file.is_file() else math.inf
 
     def _evaluate(self, trial: Trial, path: Path) -> None:
         root = trial.config.run_dir or Path()
@@ -196,7 +194,7 @@ class Workshop:
     def _plan(self, trial: Trial) -> Path:
         return self.out / "plans" / f"{trial.label}.yaml"
 
-    def _asked(self, trial: Trial) -> Path:
+    def _limit(self, trial: Trial) -> Path:
         return self.out / "plans" / f"{trial.label}-limit.json"
 
     def _pid(self, trial: Trial) -> Path:
@@ -217,9 +215,9 @@ def time_used(folder: RunFolder, budget: Budget) -> float:
     return float(progress["seconds" if budget.wall else "cpu_seconds"]) / 60
 
 
-def _only_to_conclude(folder: RunFolder) -> bool:
-    """Say whether a run was cut off after its training, before its evaluation was done."""
-    return folder.record.is_file() and read_json(folder.record).get("status") != "finished"
+def _finished(folder: RunFolder) -> bool:
+    """Say whether a run came to its end, with its evaluation."""
+    return folder.record.is_file() and read_json(folder.record).get("status") == "finished"
 
 
 def results(folder: RunFolder) -> Row:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import UserDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,21 +24,16 @@ CENTRES = {"edge_embedding.0.centers": (0.0, 8.0), "angle_embedding.0.centers": 
 """Gaussians of distances, Å, and cosines: the first and the last centre."""
 
 
-class _Read(Mapping[str, Tensor]):
+class _Read(UserDict[str, Tensor]):
     """Weights that keep account of which were asked for."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        self.weights, self.names = weights, set[str]()
+        super().__init__(weights)
+        self.names: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
         self.names.add(name)
-        return self.weights[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.weights)
-
-    def __len__(self) -> int:
-        return len(self.weights)
+        return self.data[name]
 
 
 def import_model(

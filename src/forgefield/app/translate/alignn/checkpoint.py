@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from forgefield.app.translate.alignn import ENTRY
 from forgefield.app.translate.alignn.data import ADDITIONAL, ATOMWISE, TARGET
 from forgefield.app.translate.alignn.losses import is_force_field
 from forgefield.app.translate.alignn.model import CAPPED, model
-from forgefield.app.translation import DialectSettings, Given, Sheet
+from forgefield.app.translation import Given, Sheet, open_dialect
 from forgefield.core.elements import number
 from forgefield.core.errors import ConfigError, ForgeError, ModelError
 from forgefield.core.quantities import Quantity
@@ -51,7 +50,7 @@ def describe(weights: Path) -> Described:
     if not path.is_file():
         fix = f"put the {SETTINGS} of the same training beside {weights.name}"
         raise ConfigError(f"alignn's settings are needed to know what {weights.name} is", str(path), fix)
-    given = ENTRY.build(DialectSettings()).read([str(path)])
+    given = open_dialect("alignn").read([str(path)])
     sheet = Sheet(weights.parent.absolute())
     model(given, sheet)
     factor = given["target_multiplication_factor"]

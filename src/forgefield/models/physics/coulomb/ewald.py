@@ -105,8 +105,8 @@ def of_waves(
     positions = torch.bmm(inverse.index_select(0, structure), turn.unsqueeze(2)).squeeze(2)
     power = 0.5 * factor * (real * real + imaginary * imaginary)
     stretched = (power * (2.0 / square + width * width)).unsqueeze(2) * vectors
-    identity = torch.eye(3, dtype=charges.dtype, device=charges.device)
-    strain = torch.bmm(stretched.transpose(1, 2), vectors) - power.sum(1).reshape(-1, 1, 1) * identity
+    pressure = torch.diag_embed(power.sum(1, keepdim=True).expand(-1, 3))
+    strain = torch.bmm(stretched.transpose(1, 2), vectors) - pressure
     return slope, positions, strain
 
 
@@ -118,9 +118,13 @@ def triples_of(cell: Tensor, longest: float) -> Tensor:
     if not torch.jit.is_scripting():  # what `torch.export` is to know of numbers that follow from values
         for end in (a, b, c):
             torch._check(end >= 1)
-    axes = [torch.arange(a + 1), torch.arange(2 * b + 1) - b, torch.arange(2 * c + 1) - c]
-    grid = torch.stack(torch.meshgrid(axes, indexing="ij"), -1).reshape(-1, 3)
-    return grid.to(device=cell.device, dtype=cell.dtype)
+    place = cell.device
+    axes = [
+        torch.arange(a + 1, device=place),
+        torch.arange(2 * b + 1, device=place) - b,
+        torch.arange(2 * c + 1, device=place) - c,
+    ]
+    return torch.stack(torch.meshgrid(axes, indexing="ij"), -1).reshape(-1, 3).to(cell.dtype)
 
 
 def _all_triples(cell: Tensor, longest: float) -> Tensor:

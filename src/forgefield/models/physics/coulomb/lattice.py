@@ -49,7 +49,6 @@ def gaussian_clouds(graph: Graph, charges: Tensor, cell: Cell, width: float) -> 
     total = sum_by(charges, graph.structure, graph.n_structures)
     sea = -2.0 * math.pi * width**2 * total / cell.volume
     of_atoms = sea.index_select(0, graph.structure)
-    identity = torch.eye(3, dtype=charges.dtype, device=charges.device)
-    strain = (-0.5 * total * sea).reshape(-1, 1, 1) * identity
+    strain = torch.diag_embed((-0.5 * total * sea).unsqueeze(1).expand(-1, 3))
     slope = own + of_atoms
     return Lattice(0.5 * charges * slope, charges.new_zeros(graph.n_atoms, 3), strain, slope)
